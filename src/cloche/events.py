@@ -1,0 +1,192 @@
+"""The one typed stream a run emits. Whatever shows or stores a run subscribes to it; see docs/events.md.
+
+Times are seconds since the epoch (``at``) or whole milliseconds (``duration_ms``). Every string in every event
+has passed the run's masks before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Conclusion = Literal["success", "failure", "cancelled", "skipped"]
+AnnotationLevel = Literal["notice", "warning", "error", "debug"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    type: ClassVar[str]
+    run_id: str
+    at: float
+
+    def to_json(self) -> dict[str, object]:
+        """The event as JSON-ready data, ``type`` first."""
+        return {"type": self.type, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run began; nothing is allocated yet. ``jobs`` maps job ids to display names, in file order."""
+
+    type: ClassVar[str] = "run.started"
+    workflow: str
+    path: str
+    event: str
+    jobs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something the user should know that belongs to no step (emulation instead of KVM, a skipped job)."""
+
+    type: ClassVar[str] = "run.notice"
+    level: AnnotationLevel
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionCreated(Event):
+    """The run has its VM. ``source`` is ``warm``, ``restored`` or ``booted``."""
+
+    type: ClassVar[str] = "session.created"
+    session_id: str
+    vm_id: str
+    provider: str
+    source: str
+    duration_ms: float
+    kernel: str
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionReleased(Event):
+    """The session ended and its VM was given back."""
+
+    type: ClassVar[str] = "session.released"
+    session_id: str
+    vm_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent(Event):
+    """Base of what happens in a job. ``leg`` tells the matrix combination, ``None`` without a matrix."""
+
+    job: str
+    leg: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(JobEvent):
+    """A job (one leg of it) has its root in the VM and starts its steps, ``steps`` of them."""
+
+    type: ClassVar[str] = "job.started"
+    name: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFinished(JobEvent):
+    """A job ended; a job that never started ends here too, as ``skipped`` or ``cancelled``."""
+
+    type: ClassVar[str] = "job.finished"
+    name: str
+    conclusion: Conclusion
+    outputs: Mapping[str, str]
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvent(JobEvent):
+    """Base of what happens in a step. ``step`` is its number in the job, from 1."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(StepEvent):
+    """A step starts; ``id`` is the step's own id or empty."""
+
+    type: ClassVar[str] = "step.started"
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutput(StepEvent):
+    """Text a step wrote: one or more whole lines, each ended by a newline, commands already taken out."""
+
+    type: ClassVar[str] = "step.output"
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepGroup(StepEvent):
+    """``::group::`` (``title`` set) or ``::endgroup::`` (``title`` is ``None``)."""
+
+    type: ClassVar[str] = "step.group"
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation(StepEvent):
+    """``::error file=…::`` and its kin, or a finding of Cloche's own about the step."""
+
+    type: ClassVar[str] = "step.annotation"
+    level: AnnotationLevel
+    message: str
+    title: str | None = None
+    file: str | None = None
+    line: int | None = None
+    end_line: int | None = None
+    column: int | None = None
+    end_column: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSummary(StepEvent):
+    """What a step wrote to ``GITHUB_STEP_SUMMARY``, Markdown."""
+
+    type: ClassVar[str] = "step.summary"
+    markdown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(StepEvent):
+    """A step ended. ``boot_id`` was read inside the guest at this step; ``None`` if the step never ran there.
+
+    ``outcome`` is before ``continue-on-error`` is applied, ``conclusion`` after.
+    """
+
+    type: ClassVar[str] = "step.finished"
+    id: str
+    name: str
+    vm_id: str
+    boot_id: str | None
+    outcome: Conclusion
+    conclusion: Conclusion
+    exit_code: int | None
+    outputs: Mapping[str, str]
+    duration_ms: int
+    usage: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The run ended; nothing of it is left on the machine."""
+
+    type: ClassVar[str] = "run.finished"
+    conclusion: Conclusion
+    duration_ms: int
+
+
+class Subscriber(Protocol):
+    """Anything that shows or stores a run."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take one event. Must not block; what it raises ends the run."""

@@ -1,0 +1,1 @@
+"""The VM port, its guest client, and the providers that implement them."""

@@ -1,0 +1,169 @@
+"""A guest as the host sees it: the port that every provider's VM answers to.
+
+``Guest`` speaks for the agent; ``JobRoot`` for one job's private root inside the guest; ``Process`` for one
+program running there. Everything that arrives through them was said by a hostile guest: it is bounded in size
+and time here, and callers treat its content as untrusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+MAX_COLLECTED = 4 * 1024 * 1024
+"""Bytes of one collected file that the host takes at most; what is longer comes back ``truncated``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInfo:
+    """What the agent said of its guest in the handshake."""
+
+    boot_id: str
+    kernel: str
+    hostname: str
+    cpus: int
+    memory: int
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRootSpec:
+    """A job's root to be: a fresh overlay over the job image, namespaces of its own, limits.
+
+    ``memory`` (bytes) and ``pids`` bound the job's cgroup where the guest has cgroups; ``None`` leaves the
+    provider's default.
+    """
+
+    name: str
+    hostname: str = "cloche"
+    memory: int | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TtySize:
+    """A terminal's size in characters."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    """One program to run in a job root.
+
+    ``files`` are written (mode 0644, owned by the user, parents made) before the program starts; ``collect``
+    names files to hand back when it ends. ``user`` is a name or number in the job image; ``None`` is the
+    job's default user. With ``tty`` the program gets a terminal; ``stdin`` false gives it an empty one.
+    ``umask`` is the process's. ``env`` is complete: nothing is inherited.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    user: str | None = None
+    stdin: bool = False
+    tty: TtySize | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    collect: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedFile:
+    """A file handed back when a program ended; ``truncated`` when it was longer than MAX_COLLECTED."""
+
+    content: bytes
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a program ended.
+
+    ``code`` is the exit code, or 128 plus the signal's number as a shell says it; ``signal`` is that signal.
+    ``error`` is set when the program could not be started (missing, not executable): then ``code`` is 127 or
+    126. ``oom_kills`` counts processes of the job the guest's kernel killed for memory meanwhile. Times are
+    seconds of CPU, ``max_rss`` bytes.
+    """
+
+    code: int
+    signal: int | None = None
+    error: str | None = None
+    oom_kills: int = 0
+    boot_id: str = ""
+    user_time: float = 0.0
+    system_time: float = 0.0
+    max_rss: int = 0
+    collected: Mapping[str, CollectedFile] = field(default_factory=dict)
+
+
+class Process(Protocol):
+    """A program running in a job root. Not awaiting ``wait`` is fine; closing the job root ends it."""
+
+    def output(self) -> AsyncIterator[bytes]:
+        """Standard output and error, merged in the order written, as it happens, in chunks of at most 64 KiB.
+
+        Slow reading slows the program down (flow control); nothing is dropped. Ends when the program has
+        ended and its own output is drained; a background process it left behind does not hold it open.
+        """
+
+    async def wait(self) -> ExitStatus:
+        """The exit status; drain ``output`` first or at the same time. GuestLost if the guest dies."""
+
+    async def write(self, data: bytes) -> None:
+        """Write to standard input (``stdin=True`` or a tty), waiting while the program does not read."""
+
+    async def close_stdin(self) -> None:
+        """End of standard input."""
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the program and all its descendants."""
+
+    async def resize(self, size: TtySize) -> None:
+        """Tell the terminal its new size."""
+
+
+class JobRoot(Protocol):
+    """One job's private root. An async context manager: leaving it ends every process in it."""
+
+    async def __aenter__(self) -> Self:
+        """The root is ready."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every process of the job and drop its root."""
+
+    async def exec(self, spec: ExecSpec) -> Process:
+        """Start a program. A program that cannot start is an ExitStatus with ``error``, not an exception."""
+
+    async def put(self, path: str, archive: AsyncIterator[bytes], *, user: str | None = None) -> None:
+        """Unpack an uncompressed tar stream below ``path`` (made if missing), files owned by ``user``.
+
+        GuestError if the guest could not (disk full, read-only).
+        """
+
+    def get(self, path: str) -> AsyncIterator[bytes]:
+        """The file or folder at ``path`` as an uncompressed tar stream. GuestError if it is not there."""
+
+    async def hash_files(self, base: str, patterns: Sequence[str]) -> str:
+        """GitHub's ``hashFiles``: one SHA-256 over the SHA-256 of each match below ``base``; empty if none."""
+
+
+class Guest(Protocol):
+    """The agent's client."""
+
+    @property
+    def info(self) -> GuestInfo:
+        """What the agent said of its guest."""
+
+    async def open_job(self, spec: JobRootSpec) -> JobRoot:
+        """Make a job root; use as ``async with await guest.open_job(spec) as root``."""
+
+    async def ping(self) -> float:
+        """Round-trip in seconds; GuestTimeout when there is no answer within the health deadline."""

@@ -1,0 +1,54 @@
+"""What a YAML file says, with positions: the tree every reader of workflow files works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloche.errors import Position
+
+ScalarValue = str | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A leaf.
+
+    ``value`` is what YAML 1.2's core schema makes of it (numbers are floats, as in GitHub's expression
+    language); ``text`` is what the user typed, quotes and escapes resolved: a plain ``3.10`` has the value 3.1
+    and the text ``3.10``. ``quoted`` is true for quoted and block scalars, which are always strings.
+    """
+
+    value: ScalarValue
+    text: str
+    position: Position
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A YAML sequence."""
+
+    items: tuple[Node, ...]
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A YAML mapping in file order; keys are unique scalars."""
+
+    entries: tuple[tuple[Scalar, Node], ...]
+    position: Position
+
+    def get(self, key: str) -> Node | None:
+        """The value of ``key`` (as typed), or ``None``."""
+        return next((value for name, value in self.entries if name.text == key), None)
+
+    def __iter__(self) -> Iterator[tuple[Scalar, Node]]:
+        return iter(self.entries)
+
+
+Node = Scalar | Sequence | Mapping
