@@ -1,0 +1,62 @@
+"""An image as the rest of the house sees it: where its files are, and what its manifest says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Kind = Literal["system", "job"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One built or imported image; everything below ``path`` is read-only from the moment it is visible.
+
+    ``manifest`` is the content of ``manifest.json`` (docs/images.md lists its keys). Which properties make
+    sense follows from ``kind``: the store resolves a name for one kind only.
+    """
+
+    kind: Kind
+    digest: str
+    path: Path
+    manifest: Mapping[str, object]
+
+    @property
+    def kernel(self) -> Path:
+        """System image: the kernel that the VM boots."""
+        return self.path / "vmlinuz"
+
+    @property
+    def release(self) -> str:
+        """System image: the kernel's release, as ``uname -r`` says it inside the guest."""
+        return str(self.manifest["release"])
+
+    @property
+    def modules(self) -> Path:
+        """System image: the kernel modules an initramfs may need, with their ``modules.dep``."""
+        return self.path / "modules"
+
+    @property
+    def busybox(self) -> Path:
+        """System image: the static busybox that the initramfs runs."""
+        return self.path / "busybox"
+
+    @property
+    def system(self) -> Path:
+        """System image: the guest's own root filesystem, erofs."""
+        return self.path / "system.erofs"
+
+    @property
+    def job(self) -> Path:
+        """Job image: the root filesystem that jobs see, erofs."""
+        return self.path / "job.erofs"
+
+    @property
+    def tree(self) -> Path:
+        """Job image: the same files unpacked."""
+        return self.path / "tree"
