@@ -1,0 +1,1 @@
+"""Carrying a workflow out: the executor, jobs, steps, what steps say, and what must not be shown."""
