@@ -1,0 +1,16 @@
+"""The bond of one run and one VM: its states, its limit, its end."""
+
+from cloche.session.manager import SessionManager, SessionStats
+from cloche.session.model import Session, SessionContext, SessionState, SessionStateError
+from cloche.session.registry import ActiveSession, SessionRegistry
+
+__all__ = [
+    "ActiveSession",
+    "Session",
+    "SessionContext",
+    "SessionManager",
+    "SessionRegistry",
+    "SessionState",
+    "SessionStateError",
+    "SessionStats",
+]

@@ -1,0 +1,266 @@
+"""The fake provider: VMs, guests and job roots in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import posixpath
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloche.errors import GuestError, GuestLost, GuestTimeout
+from cloche.vm.fake.files import Device, FileSystem, Link, Program
+from cloche.vm.fake.process import FakeProcess, FakeTask
+from cloche.vm.fake.programs import PROGRAMS
+from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, JobRootSpec
+from cloche.vm.provider import MIB, Allocation, Vm, VmSpec, new_vm_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from cloche.vm.fake.shell import Call
+
+    Handler = Callable[[ExecSpec, Call], Awaitable[int | ExitStatus | None]]
+    OnAllocate = Callable[[VmSpec, int], Awaitable[None]]
+
+MAX_DISK = 256 * MIB
+"""Bytes of files one job root holds at most: they are in the host's memory."""
+KERNEL = "0.0.0-fake"
+_BOOT_IDS = uuid.UUID("5b1ad3a4-3a47-4d50-9a36-6c1f5a0c10be")
+
+
+class FakeRoot:
+    """A job's private root in memory; see ``cloche.vm.guest.JobRoot``."""
+
+    def __init__(self, guest: FakeGuest, spec: JobRootSpec) -> None:
+        self.guest = guest
+        self.spec = spec
+        self.files = _base_image(guest, spec)
+        self.tasks: dict[int, FakeTask] = {}
+        self.oom_kills = 0
+        self._open = True
+        self._pids = itertools.count(2)  # 1 is the root's init
+
+    def start(self, work: Callable[[FakeTask], Coroutine[None, None, int]]) -> FakeTask:
+        """Start a process."""
+        task = FakeTask(self, next(self._pids), work)
+        self.tasks[task.pid] = task
+        return task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every process and drop the files."""
+        self._open = False
+        self.guest.roots.discard(self)
+        await self.kill()
+        self.files = FileSystem(0)
+
+    async def kill(self) -> None:
+        """End every process."""
+        running = {task.running for task in self.tasks.values() if not task.running.done()}
+        for task in self.tasks.values():
+            task.killed = 9 if task.killed is None and not task.running.done() else task.killed
+            task.running.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    def _check(self) -> None:
+        self.guest.check()
+        if not self._open:
+            raise GuestError(f"job root {self.spec.name!r} is closed")
+
+    async def exec(self, spec: ExecSpec) -> FakeProcess:
+        """Start a program."""
+        self._check()
+        return FakeProcess(self, spec)
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Write whole files, making their folders. OSError when it cannot be done."""
+        for path, content in files.items():
+            self.files.make_folders(posixpath.dirname(path))
+            self.files.write(path, content, mode=0o644)
+
+    async def put(self, path: str, archive: AsyncIterator[bytes], *, user: str | None = None) -> None:  # noqa: ARG002 - the fake has no users
+        """Unpack a tar stream below ``path``."""
+        import tarfile
+
+        self._check()
+        data = bytearray()
+        async for chunk in archive:
+            data += chunk
+            if len(data) > MAX_DISK:
+                raise GuestError(f"cannot unpack below {path} in the guest: No space left on device")
+        try:
+            self.files.untar(path, bytes(data))
+        except (OSError, tarfile.TarError) as wrong:
+            reason = wrong.strerror if isinstance(wrong, OSError) else wrong
+            raise GuestError(f"cannot unpack below {path} in the guest: {reason}") from wrong
+
+    async def get(self, path: str) -> AsyncIterator[bytes]:
+        """The file or folder at ``path`` as a tar stream."""
+        self._check()
+        try:
+            data = self.files.tar(path)
+        except OSError as wrong:
+            raise GuestError(f"cannot read {path} in the guest: {wrong.strerror}") from wrong
+        for start in range(0, len(data), 64 * 1024):
+            yield data[start : start + 64 * 1024]
+
+    async def hash_files(self, base: str, patterns: Sequence[str]) -> str:
+        """GitHub's ``hashFiles``."""
+        from cloche.vm.fake.hashing import hash_files
+
+        self._check()
+        return hash_files(self.files, base, patterns)
+
+
+class FakeGuest:
+    """A guest in memory. ``lose`` ends it; while ``silent`` it answers nobody."""
+
+    def __init__(
+        self,
+        info: GuestInfo,
+        disk: int,
+        handler: Handler | None,
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self.info = info
+        self.disk = min(disk, MAX_DISK)
+        self.handler = handler
+        self.sleep = sleep
+        self.silent = False
+        self.lost: GuestError | None = None
+        self.roots: set[FakeRoot] = set()
+
+    def check(self) -> None:
+        """GuestLost or GuestTimeout where a real guest would not answer."""
+        if self.lost is not None:
+            raise self.lost
+        if self.silent:
+            raise GuestTimeout(f"{self.info.hostname}: the guest did not answer")
+
+    def lose(self, reason: GuestError) -> None:
+        """The guest dies: everything under way fails with ``reason``."""
+        self.lost = reason
+        for root in self.roots:
+            for task in root.tasks.values():
+                task.deliver(9)
+
+    async def open_job(self, spec: JobRootSpec) -> FakeRoot:
+        """Make a job root."""
+        self.check()
+        root = FakeRoot(self, spec)
+        self.roots.add(root)
+        return root
+
+    async def ping(self) -> float:
+        """No time at all."""
+        self.check()
+        return 0.0
+
+    async def close(self) -> None:
+        """End every job root."""
+        for root in list(self.roots):
+            await root.close()
+        self.lost = self.lost or GuestLost(f"{self.info.hostname} was released")
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVm:
+    """A VM that is none."""
+
+    id: str
+    provider: str
+    guest: FakeGuest
+
+
+class FakeProvider:
+    """Makes VMs in memory: no kernel, no disk, no network; for tests, dry runs and learning.
+
+    Steps run in a small documented shell (docs/fake.md). ``handler(spec, call)`` may carry out a program in its
+    place: it answers with an exit code or an ExitStatus, with ``None`` to leave it to the shell, or raises
+    GuestLost to end the guest. ``on_allocate(spec, number)`` runs before VM ``number`` (from 1) is made and may
+    raise ProviderError or wait. ``sleep`` is what the shell's ``sleep`` waits with, ``clock`` what durations are
+    measured by, in seconds.
+    """
+
+    name = "fake"
+    notes = ("The fake provider runs no VM: a small built-in shell only pretends to run the steps.",)
+
+    def __init__(
+        self,
+        *,
+        handler: Handler | None = None,
+        on_allocate: OnAllocate | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handler = handler
+        self._on_allocate = on_allocate
+        self._sleep = sleep
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._vms: dict[str, FakeVm] = {}
+
+    async def allocate(self, spec: VmSpec) -> Allocation:
+        """Make a VM."""
+        start = self._clock()
+        if self._on_allocate is not None:
+            await self._on_allocate(spec, next(self._numbers))
+        vm_id = new_vm_id()
+        info = GuestInfo(
+            boot_id=str(uuid.uuid5(_BOOT_IDS, vm_id)),
+            kernel=KERNEL,
+            hostname=vm_id,
+            cpus=spec.cpus,
+            memory=spec.memory,
+            agent="fake",
+        )
+        vm = FakeVm(vm_id, self.name, FakeGuest(info, spec.disk, self._handler, self._sleep))
+        self._vms[vm_id] = vm
+        return Allocation(vm=vm, duration=self._clock() - start, source="booted")
+
+    async def release(self, vm: Vm) -> None:
+        """End a VM; again is fine."""
+        known = self._vms.pop(vm.id, None)
+        if known is not None:
+            await known.guest.close()
+
+    async def close(self) -> None:
+        """End every VM."""
+        for vm in list(self._vms.values()):
+            await self.release(vm)
+
+
+def _base_image(guest: FakeGuest, spec: JobRootSpec) -> FileSystem:
+    files = FileSystem(guest.disk)
+    for path in (
+        "/usr/bin",
+        "/usr/local/bin",
+        "/dev",
+        "/etc",
+        "/home/runner",
+        "/proc/sys/kernel/random",
+        "/tmp",
+    ):  # noqa: S108 - the guest's
+        files.make_folders(path)
+    files.find("/tmp").mode = 0o1777  # noqa: S108 - the guest's
+    for name in PROGRAMS:
+        files.add(f"/usr/bin/{name}", Program(name))
+    files.add("/bin", Link("usr/bin"), follow=False)
+    files.add("/dev/null", Device("null"))
+    files.add("/dev/zero", Device("zero"))
+    files.write("/etc/hostname", f"{spec.hostname}\n".encode())
+    files.write("/proc/sys/kernel/random/boot_id", f"{guest.info.boot_id}\n".encode())
+    return files
