@@ -1,8 +1,8 @@
 """What a step wrote to GITHUB_ENV, GITHUB_OUTPUT, GITHUB_STATE, GITHUB_PATH and GITHUB_STEP_SUMMARY.
 
 Rules: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands and
-actions/runner, whose words the errors use. Pure: bytes go in, values come out. Like the runner, the readers give
-what stands before a mistake, then raise.
+actions/runner, whose words the errors use. Pure: bytes go in, values come out. Like the runner, the readers
+give what stands before a mistake, then raise.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def decode(content: bytes) -> str:
 def read_pairs(content: bytes) -> Iterator[tuple[str, str]]:
     """Yield the names and values of ``name=value`` lines and of ``name<<delimiter`` blocks.
 
-    Raises FileCommandError at the first line that is neither, at a block without its end, at an empty name and
-    at a value that is too long or that no process could be given (one with a null character).
+    Raises FileCommandError at the first line that is neither, at a block without its end, at an empty
+    name and at a value that is too long or that no process could be given (one with a null character).
     """
     text = decode(content)
     position = 0

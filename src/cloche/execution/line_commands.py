@@ -1,8 +1,8 @@
 """Commands in a step's output: ``::name key=value,…::data`` and the older ``##[name key=value;…]data``.
 
 Rules: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands and
-actions/runner, which says what the page leaves out: what is refused, with which words, and what then becomes of
-the step. Pure: lines go in, what they mean comes out.
+actions/runner, which says what the page leaves out: what is refused, with which words, and what then becomes
+of the step. Pure: lines go in, what they mean comes out.
 """
 
 from __future__ import annotations
