@@ -25,10 +25,7 @@ class RunDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An ``if:``: the expression's text without ``${{ }}``; ``success()`` is already implied where GitHub
-
-    implies it.
-    """
+    """An ``if:``: the expression's text without ``${{ }}``, ``success()`` added where GitHub implies it."""
 
     expression: str
     position: Position
@@ -64,7 +61,10 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. ``condition`` always holds the implied ``success()`` where none was written."""
+    """One job. ``condition`` always holds the implied ``success()`` where none was written.
+
+    A job with ``uses`` calls a reusable workflow: it has no steps and its ``runs_on`` is an empty sequence.
+    """
 
     id: str
     position: Position
@@ -79,6 +79,7 @@ class Job:
     strategy: Strategy | None = None
     continue_on_error: Scalar | None = None
     timeout_minutes: Scalar | None = None
+    uses: Scalar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ class Scalar:
     """A leaf.
 
     ``value`` is what YAML 1.2's core schema makes of it (numbers are floats, as in GitHub's expression
-    language); ``text`` is what the user typed, quotes and escapes resolved: a plain ``3.10`` has the value 3.1
-    and the text ``3.10``. ``quoted`` is true for quoted and block scalars, which are always strings.
+    language); ``text`` is what the user typed, quotes and escapes resolved: a plain ``3.10`` has the value
+    3.1 and the text ``3.10``. ``quoted`` is true for quoted and block scalars, which are always strings.
     """
 
     value: ScalarValue
@@ -38,13 +38,13 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A YAML mapping in file order; keys are unique scalars."""
+    """A YAML mapping in file order; keys are scalars, unique once the schema has passed."""
 
     entries: tuple[tuple[Scalar, Node], ...]
     position: Position
 
     def get(self, key: str) -> Node | None:
-        """The value of ``key`` (as typed), or ``None``."""
+        """Return the value of ``key`` (as typed), or ``None``; of double keys the first counts."""
         return next((value for name, value in self.entries if name.text == key), None)
 
     def __iter__(self) -> Iterator[tuple[Scalar, Node]]:

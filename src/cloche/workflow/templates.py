@@ -1,0 +1,85 @@
+"""Scalars of a workflow file as text: what is literal in them and what is an expression."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloche.expressions import ExpressionError, parse_template, to_string
+from cloche.workflow.nodes import Mapping, Scalar, Sequence
+
+if TYPE_CHECKING:
+    from cloche.expressions import Value
+    from cloche.workflow.nodes import Node
+    from cloche.workflow.schema import Allowed
+
+OPEN = "${{"
+_INSERT = re.compile(r"\$\{\{\s*insert\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """``${{ insert }}`` as a key: the entries of the value, in this place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Templated:
+    """A scalar whose value is known only when its expressions are evaluated."""
+
+
+def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert:
+    """Tell what ``scalar`` is: a literal (``${{ 'text' }}`` is one), a template, or ``${{ insert }}``.
+
+    Raises ExpressionError for an expression that is none or uses what is not ``allowed``.
+    """
+    if not isinstance(scalar.value, str) or OPEN not in scalar.value:
+        return scalar
+    if is_insert(scalar):
+        return Insert()
+    template = parse_template(scalar.value, contexts=allowed.contexts, functions=allowed.functions)
+    if template.is_literal:
+        return Scalar(template.literal, template.literal, scalar.position, quoted=True)
+    return Templated()
+
+
+def is_insert(scalar: Scalar) -> bool:
+    """Return whether ``scalar`` is ``${{ insert }}``."""
+    return _INSERT.fullmatch(scalar.text) is not None
+
+
+def has_expression(node: Node) -> bool:
+    """Return whether ``${{`` stands anywhere in ``node``, keys included."""
+    if isinstance(node, Scalar):
+        return isinstance(node.value, str) and OPEN in node.value
+    if isinstance(node, Sequence):
+        return any(has_expression(item) for item in node.items)
+    return any(has_expression(key) or has_expression(value) for key, value in node)
+
+
+def plain_text(scalar: Scalar) -> str:
+    """Return GitHub's text of a literal scalar: ``3.10`` is ``3.1``, ``'3.10'`` stays, null is empty."""
+    value = plain_value(scalar)
+    return value if isinstance(value, str) else to_string(value)
+
+
+def plain_value(node: Node) -> Value:
+    """Return a node without expressions as plain data; of double keys the first counts."""
+    if isinstance(node, Mapping):
+        data: dict[str, Value] = {}
+        for key, value in node:
+            data.setdefault(plain_text(key), plain_value(value))
+        return data
+    if isinstance(node, Sequence):
+        return [plain_value(item) for item in node.items]
+    if isinstance(node.value, str) and OPEN in node.value:
+        return _constant(node.value)
+    return node.value
+
+
+def _constant(text: str) -> str:
+    """Return the text in ``${{ 'text' }}``; any other text as it is."""
+    try:
+        return parse_template(text).literal
+    except ExpressionError:
+        return text

@@ -1,0 +1,152 @@
+"""When a workflow runs: reading ``on``, and matching it with what happened.
+
+Source: docs.github.com, "Events that trigger workflows" and "Workflow syntax", section ``on``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloche.workflow.filters import PatternError, compile_pattern, ignored, included
+from cloche.workflow.model import Trigger
+from cloche.workflow.nodes import Mapping, Scalar, Sequence
+from cloche.workflow.templates import plain_text
+
+if TYPE_CHECKING:
+    from cloche.workflow.findings import Findings
+    from cloche.workflow.model import Workflow
+    from cloche.workflow.nodes import Node
+
+_BRANCH = "refs/heads/"
+_TAG = "refs/tags/"
+_DEFAULT_TYPES = {
+    "merge_group": ("checks_requested",),
+    "pull_request": ("opened", "synchronize", "reopened"),
+    "pull_request_target": ("opened", "synchronize", "reopened"),
+}
+_BASE_BRANCH_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerEvent:
+    """What happened. ``None`` is "not known", and what is not known holds no workflow back.
+
+    ``ref`` is full (``refs/heads/main``); ``base_ref`` is the branch a pull request goes to, short or full.
+    """
+
+    name: str
+    action: str | None = None
+    ref: str | None = None
+    base_ref: str | None = None
+    changed_paths: tuple[str, ...] | None = None
+
+
+def matches(workflow: Workflow, event: TriggerEvent) -> bool:
+    """Return whether GitHub would run ``workflow`` for ``event``."""
+    trigger = workflow.triggers.get(event.name)
+    return trigger is not None and _type_matches(trigger, event) and _filters_match(trigger, event)
+
+
+def _type_matches(trigger: Trigger, event: TriggerEvent) -> bool:
+    types = trigger.types or _DEFAULT_TYPES.get(event.name, ())
+    return not types or event.action is None or event.action in types
+
+
+def _filters_match(trigger: Trigger, event: TriggerEvent) -> bool:
+    if event.name == "push":
+        return _push_matches(trigger, event)
+    if event.name in _BASE_BRANCH_EVENTS:
+        return _name_matches(trigger, event.base_ref) and _paths_match(trigger, event)
+    if event.name == "workflow_run":
+        return _name_matches(trigger, event.ref)
+    return True
+
+
+def _push_matches(trigger: Trigger, event: TriggerEvent) -> bool:
+    """Match a push to a branch or a tag; filters on one of the two alone keep the other from running."""
+    if event.ref is None:
+        return _paths_match(trigger, event)
+    has_branches = bool(trigger.branches or trigger.branches_ignore)
+    has_tags = bool(trigger.tags or trigger.tags_ignore)
+    if event.ref.startswith(_TAG):
+        name = event.ref.removeprefix(_TAG)
+        if has_tags:
+            return _passes(trigger.tags, trigger.tags_ignore, (name,))
+        return not has_branches
+    if has_tags and not has_branches:
+        return False
+    return _name_matches(trigger, event.ref) and _paths_match(trigger, event)
+
+
+def _name_matches(trigger: Trigger, ref: str | None) -> bool:
+    names = None if ref is None else (ref.removeprefix(_BRANCH),)
+    return _passes(trigger.branches, trigger.branches_ignore, names)
+
+
+def _paths_match(trigger: Trigger, event: TriggerEvent) -> bool:
+    return _passes(trigger.paths, trigger.paths_ignore, event.changed_paths)
+
+
+def _passes(only: tuple[str, ...], not_: tuple[str, ...], names: tuple[str, ...] | None) -> bool:
+    if names is None:
+        return True
+    if only and not included(only, names):
+        return False
+    return not (not_ and ignored(not_, names))
+
+
+def read_triggers(node: Node | None, findings: Findings) -> dict[str, Trigger]:
+    """Read ``on`` as triggers by event, in file order. Notes filter patterns that are none.
+
+    The schema has been checked; what it refused is passed over.
+    """
+    if isinstance(node, Scalar):
+        return {node.text: Trigger(node.text, node.position)}
+    if isinstance(node, Sequence):
+        names = [item for item in node.items if isinstance(item, Scalar)]
+        return {item.text: Trigger(item.text, item.position) for item in names}
+    if isinstance(node, Mapping):
+        return {key.text: _trigger(key, value, findings) for key, value in node}
+    return {}
+
+
+def _trigger(key: Scalar, config: Node, findings: Findings) -> Trigger:
+    if not isinstance(config, Mapping):
+        return Trigger(key.text, key.position)
+
+    def patterns(name: str) -> tuple[str, ...]:
+        return _patterns(config.get(name), findings)
+
+    inputs = config.get("inputs")
+    return Trigger(
+        key.text,
+        key.position,
+        types=tuple(text for text, _ in _strings(config.get("types"))),
+        branches=patterns("branches"),
+        branches_ignore=patterns("branches-ignore"),
+        tags=patterns("tags"),
+        tags_ignore=patterns("tags-ignore"),
+        paths=patterns("paths"),
+        paths_ignore=patterns("paths-ignore"),
+        inputs=inputs if isinstance(inputs, Mapping) else None,
+    )
+
+
+def _patterns(node: Node | None, findings: Findings) -> tuple[str, ...]:
+    found = []
+    for text, scalar in _strings(node):
+        try:
+            compile_pattern(text)
+        except PatternError as error:
+            hint = "put a backslash before a character that is meant as itself"
+            findings.add(f"Invalid filter pattern: {error}", scalar.position, hint)
+        else:
+            found.append(text)
+    return tuple(found)
+
+
+def _strings(node: Node | None) -> list[tuple[str, Scalar]]:
+    """Return the texts of a scalar or of a list of scalars."""
+    items = node.items if isinstance(node, Sequence) else (node,)
+    return [(plain_text(item), item) for item in items if isinstance(item, Scalar) and item.value is not None]
