@@ -11,11 +11,11 @@ _HOUR = 3600
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``512M``, ``2GiB``, ``1.5g``; all units are powers of 1024. ValueError says what is expected."""
+    """Read ``512M``, ``2GiB``, ``1.5g`` as bytes, by powers of 1024. ValueError says what is expected."""
     found = _SIZE.fullmatch(text.strip())
     if not found:
         raise ValueError(
-            f"{text!r} is not a size; write bytes or a number with K, M, G or T, such as 512M or 2GiB"
+            f"{text!r} is not a size: write bytes, or a number with K, M, G or T, such as 512M or 2GiB"
         )
     return int(float(found[1]) * _FACTORS[(found[2] or "").lower()])
 

@@ -63,7 +63,7 @@ Node = File | Program | Device | Link | Folder
 
 
 def error(number: int, path: str) -> OSError:
-    """The OSError a kernel would give for ``path``."""
+    """Make the OSError a kernel would give for ``path``."""
     return OSError(number, os.strerror(number), path)
 
 
@@ -89,7 +89,7 @@ class FileSystem:
         self._used = 0
 
     def resolve(self, path: str, cwd: str = "/", *, follow: bool = True) -> str:
-        """The absolute path without links, ``.`` and ``..``; its last part need not exist."""
+        """Make a path absolute, without links, ``.`` and ``..``; its last part need not exist."""
         todo = [part for part in reversed(posixpath.join(cwd, path).split("/")) if part not in {"", "."}]
         done: list[str] = []
         links = 0
@@ -124,7 +124,7 @@ class FileSystem:
         return node
 
     def find(self, path: str, cwd: str = "/", *, follow: bool = True) -> Node:
-        """The node at ``path``."""
+        """Return the node at ``path``."""
         node: Node = self.root
         for part in self.resolve(path, cwd, follow=follow).split("/"):
             if part:
@@ -136,14 +136,14 @@ class FileSystem:
         return node
 
     def lookup(self, path: str, cwd: str = "/", *, follow: bool = True) -> Node | None:
-        """The node at ``path``, ``None`` if there is none."""
+        """Return the node at ``path``, ``None`` if there is none."""
         try:
             return self.find(path, cwd, follow=follow)
         except OSError:
             return None
 
     def read(self, path: str, cwd: str = "/") -> bytes:
-        """The content of the file at ``path``."""
+        """Return the content of the file at ``path``."""
         match self.find(path, cwd):
             case File(content=content):
                 return bytes(content)
@@ -213,17 +213,17 @@ class FileSystem:
         self._used -= _size(node)
 
     def walk(self, path: str) -> Iterator[tuple[str, Node]]:
-        """What is at ``path`` (as "") and below it, by relative path, folders before their content, by name."""
+        """Visit ``path`` (as "") and all below it, by relative path, folders before content, by name."""
         stack = [("", self.find(path, follow=False))]
         while stack:
             prefix, node = stack.pop()
             yield prefix, node
             if isinstance(node, Folder):
-                for name in sorted(node.entries, key=os.fsencode, reverse=True):
-                    stack.append((posixpath.join(prefix, name), node.entries[name]))
+                names = sorted(node.entries, key=os.fsencode, reverse=True)
+                stack += [(posixpath.join(prefix, name), node.entries[name]) for name in names]
 
     def glob(self, pattern: str, cwd: str = "/") -> list[str]:
-        """What a shell's pathname expansion gives for ``*``, ``?`` and ``[…]``, sorted; empty if nothing."""
+        """Match paths as a shell does, by ``*``, ``?`` and ``[…]``, sorted."""
         absolute = pattern.startswith("/")
         found = ["/" if absolute else ""]
         for part in filter(None, pattern.split("/")):
@@ -244,7 +244,7 @@ class FileSystem:
         )
 
     def tar(self, path: str) -> bytes:
-        """A tar archive of a file or folder, named by the path's last part."""
+        """Pack a file or folder, named by the path's last part."""
         top = posixpath.basename(path.rstrip("/")) or "."
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:

@@ -1,7 +1,7 @@
 """GitHub's ``hashFiles`` over the fake's files.
 
-Rules: https://docs.github.com/actions/reference/workflows-and-actions/expressions#hashfiles and the behaviour of
-the glob package of actions/toolkit that the runner calls.
+Rules: https://docs.github.com/actions/reference/workflows-and-actions/expressions#hashfiles and what the glob
+package of actions/toolkit, which the runner calls, does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from cloche.errors import GuestError
 from cloche.vm.fake.files import File, Folder
 
 if TYPE_CHECKING:
@@ -18,29 +19,32 @@ if TYPE_CHECKING:
 
     from cloche.vm.fake.files import FileSystem
 
-_TOKEN = re.compile(r"\\(.)|(\*+)|(\?)|\[([!^]?)(\]?[^\]/]*)\]|([^\\*?\[]+|.)", re.DOTALL)
+_TOKEN = re.compile(r"\\(.)|(\*+)|(\?)|\[([!^]?)((?:\\.|[^\]/\\])+)\]|([^\\*?\[]+|.)", re.DOTALL)
 
 
 def hash_files(files: FileSystem, base: str, patterns: Sequence[str]) -> str:
-    """One SHA-256 over the SHA-256 of each match, in the order found; empty when nothing matches."""
-    digests = [hashlib.sha256(files.read(path)).digest() for path in _matches(files, base, patterns)]
+    """One SHA-256 over the SHA-256 of each match, in the order found; empty when nothing matches.
+
+    GuestError for a pattern with ``.`` or ``..`` inside it, which GitHub refuses too.
+    """
+    if files.lookup(base) is None:
+        return ""
+    base = files.resolve(base)
+    lines = (line.strip() for line in "\n".join(patterns).split("\n"))
+    rules = [_Rule(base, line) for line in lines if line and not line.startswith("#")]
+    digests = [hashlib.sha256(files.read(path)).digest() for path in _matches(files, base, rules)]
     return hashlib.sha256(b"".join(digests)).hexdigest() if digests else ""
 
 
-def _matches(files: FileSystem, base: str, patterns: Sequence[str]) -> Iterator[str]:
-    base = files.resolve(base)
-    rules = [
-        _Rule(base, pattern.strip()) for pattern in patterns if pattern.strip() and pattern.strip()[0] != "#"
-    ]
+def _matches(files: FileSystem, base: str, rules: Sequence[_Rule]) -> Iterator[str]:
     for start in _starts(rules):
         if files.lookup(start, follow=False) is None:
             continue
         for relative, node in files.walk(start):
             path = posixpath.join(start, relative) if relative else start
-            inside = path.startswith(base.rstrip("/") + "/")
-            if inside and not isinstance(node, Folder) and _chosen(rules, path):
-                if isinstance(files.lookup(path), File):  # a link counts for the file it leads to
-                    yield path
+            inside = path.startswith(base.rstrip("/") + "/") and not isinstance(node, Folder)
+            if inside and _chosen(rules, path) and isinstance(files.lookup(path), File):
+                yield path  # a link counts for the file it leads to, but is not followed to a folder
 
 
 def _chosen(rules: Sequence[_Rule], path: str) -> bool:
@@ -58,12 +62,30 @@ class _Rule:
     """One pattern. It matches a path, and everything below a folder that it matches."""
 
     def __init__(self, base: str, pattern: str) -> None:
-        self.excludes = (len(pattern) - len(pattern.lstrip("!"))) % 2 == 1
-        absolute = posixpath.normpath(posixpath.join(base, pattern.lstrip("!").strip()))
-        parts = absolute.strip("/").split("/")
-        plain = next((n for n, part in enumerate(parts) if any(sign in part for sign in "*?[")), len(parts))
-        self.start = "/" + "/".join(part.replace("\\", "") for part in parts[:plain])
-        self.expression = re.compile("".join(map(_part, parts)) + "(?:/.*)?", re.DOTALL)
+        text = pattern.lstrip("! ")
+        self.excludes = pattern[: len(pattern) - len(text)].count("!") % 2 == 1
+        only_folders = text.endswith("/")
+        parts = [part for part in text.split("/") if part]
+        if parts[:1] == ["."] and not text.startswith("/"):
+            del parts[0]
+        if {".", ".."}.intersection(parts):
+            raise GuestError(f"hashFiles: invalid pattern {pattern!r}: '.' and '..' are not allowed in it")
+        base = "" if text.startswith("/") or base == "/" else base
+        plain = next((n for n, part in enumerate(parts) if _literal(part) is None), len(parts))
+        self.start = "/".join([base, *(_literal(part) or "" for part in parts[:plain])]) or "/"
+        below = "/.+" if only_folders else "(?:/.+)?"
+        self.expression = re.compile(re.escape(base) + "".join(map(_part, parts)) + below, re.DOTALL)
+
+
+def _literal(part: str) -> str | None:
+    """Unescape the one name a part of a pattern stands for; ``None`` if it has wildcards."""
+    name = ""
+    for escaped, stars, question, negated, members, text in _TOKEN.findall(part):
+        members_unescaped = re.sub(r"\\(.)", r"\1", members)
+        if stars or question or negated or len(members_unescaped) > 1:
+            return None
+        name += escaped or members_unescaped or text
+    return name
 
 
 def _part(part: str) -> str:
@@ -79,6 +101,6 @@ def _translate(token: re.Match[str]) -> str:
     if question:
         return "[^/]"
     if members:
-        body = re.sub(r"([\\\[^&~|])", r"\\\1", members)
-        return f"[{'^' if negated else ''}{body}]"
+        body = re.sub(r"([\[&~|])", r"\\\1", members)
+        return f"(?!/)[{'^' if negated else ''}{body}]"
     return re.escape(escaped or text)

@@ -8,8 +8,8 @@ import signal
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError
-from cloche.vm.fake.pipe import Empty, Pipe
-from cloche.vm.fake.shell import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, Call, Streams, execute
+from cloche.vm.fake.launch import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, execute
+from cloche.vm.fake.streams import Call, Empty, Pipe, Streams
 from cloche.vm.guest import MAX_COLLECTED, CollectedFile, ExecSpec, ExitStatus, TtySize
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 
 
 class FakeTask:
-    """One process of a job root: an asyncio task with a pid, which signals end or, where trapped, interrupt."""
+    """One process of a job root: a task with a pid, which signals end or, where trapped, interrupt."""
 
     def __init__(
         self, root: FakeRoot, pid: int, work: Callable[[FakeTask], Coroutine[None, None, int]]
@@ -75,7 +75,7 @@ class FakeTask:
         return task.result()
 
     async def wait_for(self, pids: list[int]) -> int:
-        """The status of the last of these children, or 0 after all of them."""
+        """Wait for these children, or all of them; the status of the last one named, else 0."""
         children = [child for child in self.children if not pids or child.pid in pids]
         if pids and not children:
             return NOT_FOUND
@@ -183,14 +183,14 @@ class FakeProcess:
         return found
 
     async def output(self) -> AsyncIterator[bytes]:
-        """Standard output and error, as they come."""
+        """Give standard output and error as they come."""
         while chunk := await self._output.read():
             yield chunk
         if self._root.guest.lost is not None and not self._ended.done():
             raise self._root.guest.lost
 
     async def wait(self) -> ExitStatus:
-        """The exit status, when the program has ended."""
+        """Wait for the end; GuestLost if the guest died before."""
         await asyncio.wait({self._ended})
         result = self._ended.result()
         if isinstance(result, BaseException):

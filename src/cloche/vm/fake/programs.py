@@ -8,11 +8,13 @@ import signal
 from typing import TYPE_CHECKING
 
 from cloche.vm.fake.files import File, Folder, Link
-from cloche.vm.fake.pipe import WINDOW, Input
-from cloche.vm.fake.shell import Call, Shell, open_input, set_options
+from cloche.vm.fake.streams import WINDOW, decode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from cloche.vm.fake.files import Node
+    from cloche.vm.fake.streams import Call, Input
 
 _ESCAPES = {
     "n": "\n",
@@ -32,37 +34,10 @@ def _unescape(text: str) -> str:
     def char(found: re.Match[str]) -> str:
         if found[1]:
             return _ESCAPES[found[1]]
-        return chr(int(found[4], 16) if found[4] else int(found[2] or found[3], 8))
+        number = int(found[4], 16) if found[4] else int(found[2] or found[3], 8)
+        return decode(bytes([number % 256]))
 
     return _ESCAPE.sub(char, text)
-
-
-async def _bash(call: Call) -> int:
-    options: set[str] = set()
-    words = [word for word in call.argv[1:] if word not in {"--noprofile", "--norc", "--posix", "-l"}]
-    command = "-c" in words[:1] or next((True for w in words if re.fullmatch(r"-[eux]*c", w)), False)
-    words = [word[:-1] if command and re.fullmatch(r"-[eux]*c", word) else word for word in words]
-    rest = set_options(options, [word for word in words if word != "-"])
-    if rest is None:
-        await call.complain(f"{' '.join(words)}: an option the fake shell does not know")
-        return 2
-    if command and not rest:
-        await call.complain("-c: option requires an argument")
-        return 2
-    if command:
-        text, name, rest = rest[0], call.argv[0], rest[2:]
-    elif rest:
-        try:
-            text = call.task.files.read(rest[0], call.cwd).decode(errors="surrogateescape")
-        except OSError as wrong:
-            await call.complain(f"{rest[0]}: {wrong.strerror}")
-            return 127
-        name, rest = rest[0], rest[1:]
-    else:
-        text, name = (await _drain(call.streams.stdin)).decode(errors="surrogateescape"), call.argv[0]
-    shell = Shell.start(call, name)
-    shell.options, shell.parameters = options, rest
-    return await shell.main(text, call.streams)
 
 
 async def _drain(source: Input) -> bytes:
@@ -124,7 +99,7 @@ async def _cat(call: Call) -> int:
     status = 0
     for name in call.argv[1:] or ["-"]:
         try:
-            source = call.streams.stdin if name == "-" else open_input(call.task, name, call.cwd)
+            source = call.streams.stdin if name == "-" else call.open(name)
         except OSError as wrong:
             status = await call.complain(f"{name}: {wrong.strerror}")
             continue
@@ -138,7 +113,7 @@ async def _head(call: Call) -> int:
     unit, count = "-n", 10
     if words and words[0] in {"-c", "-n"}:
         unit, count, words = words[0], int(words[1]), words[2:]
-    source = open_input(call.task, words[0], call.cwd) if words else call.streams.stdin
+    source = call.open(words[0]) if words else call.streams.stdin
     while count > 0 and (chunk := await source.read(min(WINDOW, count) if unit == "-c" else 1)):
         await call.streams.stdout.write(chunk)
         count -= len(chunk) if unit == "-c" else chunk.count(b"\n")
@@ -275,8 +250,12 @@ async def _stty(call: Call) -> int:
 
 
 async def _uname(call: Call) -> int:
-    info = call.task.root.guest.info
-    await call.print(f"{info.kernel if '-r' in call.argv else 'Linux'}\n")
+    root = call.task.root
+    told = {"-n": root.spec.hostname, "-r": root.guest.info.kernel, "-s": "Linux", "-m": "fake"}
+    asked = call.argv[1:] or ["-s"]
+    if not set(asked) <= set(told):
+        return await call.complain("the fake knows -n, -r, -s and -m")
+    await call.print(" ".join(told[word] for word in asked) + "\n")
     return 0
 
 
@@ -334,19 +313,21 @@ def _unary(operator: str, word: str, call: Call) -> bool:
         return call.task.terminal is not None
     if operator in {"-L", "-h"}:
         return isinstance(call.task.files.lookup(word, call.cwd, follow=False), Link)
+    if operator not in _NODE_TESTS:
+        raise ValueError(operator)
     node = call.task.files.lookup(word, call.cwd)
-    match operator:
-        case "-e" | "-r" | "-w":
-            return node is not None
-        case "-f":
-            return node is not None and not isinstance(node, Folder)
-        case "-d":
-            return isinstance(node, Folder)
-        case "-s":
-            return isinstance(node, File) and len(node.content) > 0
-        case "-x":
-            return node is not None and bool(node.mode & 0o111)
-    raise ValueError(operator)
+    return node is not None and _NODE_TESTS[operator](node)
+
+
+_NODE_TESTS: dict[str, Callable[[Node], bool]] = {
+    "-d": lambda node: isinstance(node, Folder),
+    "-e": lambda _: True,
+    "-f": lambda node: not isinstance(node, Folder),
+    "-r": lambda _: True,
+    "-s": lambda node: isinstance(node, File) and len(node.content) > 0,
+    "-w": lambda _: True,
+    "-x": lambda node: bool(node.mode & 0o111),
+}
 
 
 async def _fake(call: Call) -> int:
@@ -373,7 +354,6 @@ async def _fake(call: Call) -> int:
 PROGRAMS: dict[str, Callable[[Call], Awaitable[int]]] = {
     ":": _true,
     "[": _test,
-    "bash": _bash,
     "cat": _cat,
     "chmod": _chmod,
     "echo": _echo,
@@ -388,7 +368,6 @@ PROGRAMS: dict[str, Callable[[Call], Awaitable[int]]] = {
     "printf": _printf,
     "pwd": _pwd,
     "rm": _rm,
-    "sh": _bash,
     "sleep": _sleep,
     "stty": _stty,
     "test": _test,

@@ -14,6 +14,7 @@ from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.vm.fake.files import Device, FileSystem, Link, Program
 from cloche.vm.fake.process import FakeProcess, FakeTask
 from cloche.vm.fake.programs import PROGRAMS
+from cloche.vm.fake.shell import bash
 from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, JobRootSpec
 from cloche.vm.provider import MIB, Allocation, Vm, VmSpec, new_vm_id
 
@@ -22,14 +23,25 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cloche.vm.fake.shell import Call
+    from cloche.vm.fake.streams import Call
 
     Handler = Callable[[ExecSpec, Call], Awaitable[int | ExitStatus | None]]
+    ProgramFunction = Callable[[Call], Awaitable[int]]
     OnAllocate = Callable[[VmSpec, int], Awaitable[None]]
 
 MAX_DISK = 256 * MIB
 """Bytes of files one job root holds at most: they are in the host's memory."""
 KERNEL = "0.0.0-fake"
+_TEMPORARY = "/tmp"  # noqa: S108 - a path of the guest
+_FOLDERS = (
+    "/usr/bin",
+    "/usr/local/bin",
+    "/dev",
+    "/etc",
+    "/home/runner",
+    "/proc/sys/kernel/random",
+    _TEMPORARY,
+)
 _BOOT_IDS = uuid.UUID("5b1ad3a4-3a47-4d50-9a36-6c1f5a0c10be")
 
 
@@ -43,6 +55,7 @@ class FakeRoot:
         self.tasks: dict[int, FakeTask] = {}
         self.oom_kills = 0
         self._open = True
+        self.programs = guest.programs
         self._pids = itertools.count(2)  # 1 is the root's init
 
     def start(self, work: Callable[[FakeTask], Coroutine[None, None, int]]) -> FakeTask:
@@ -108,7 +121,7 @@ class FakeRoot:
             raise GuestError(f"cannot unpack below {path} in the guest: {reason}") from wrong
 
     async def get(self, path: str) -> AsyncIterator[bytes]:
-        """The file or folder at ``path`` as a tar stream."""
+        """Pack the file or folder at ``path`` as a tar stream."""
         self._check()
         try:
             data = self.files.tar(path)
@@ -132,10 +145,12 @@ class FakeGuest:
         self,
         info: GuestInfo,
         disk: int,
+        programs: Mapping[str, ProgramFunction],
         handler: Handler | None,
         sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self.info = info
+        self.programs = programs
         self.disk = min(disk, MAX_DISK)
         self.handler = handler
         self.sleep = sleep
@@ -151,7 +166,7 @@ class FakeGuest:
             raise GuestTimeout(f"{self.info.hostname}: the guest did not answer")
 
     def lose(self, reason: GuestError) -> None:
-        """The guest dies: everything under way fails with ``reason``."""
+        """Die: everything under way fails with ``reason``."""
         self.lost = reason
         for root in self.roots:
             for task in root.tasks.values():
@@ -170,10 +185,11 @@ class FakeGuest:
         return 0.0
 
     async def close(self) -> None:
-        """End every job root."""
+        """End every job root, and answer nobody any more."""
+        if self.lost is None:
+            self.lose(GuestLost(f"{self.info.hostname} was released"))
         for root in list(self.roots):
             await root.close()
-        self.lost = self.lost or GuestLost(f"{self.info.hostname} was released")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +204,11 @@ class FakeVm:
 class FakeProvider:
     """Makes VMs in memory: no kernel, no disk, no network; for tests, dry runs and learning.
 
-    Steps run in a small documented shell (docs/fake.md). ``handler(spec, call)`` may carry out a program in its
-    place: it answers with an exit code or an ExitStatus, with ``None`` to leave it to the shell, or raises
-    GuestLost to end the guest. ``on_allocate(spec, number)`` runs before VM ``number`` (from 1) is made and may
-    raise ProviderError or wait. ``sleep`` is what the shell's ``sleep`` waits with, ``clock`` what durations are
-    measured by, in seconds.
+    Steps run in a small shell (docs/fake.md). ``handler(spec, call)`` may carry out a program in its place:
+    it answers with an exit code or an ExitStatus, with ``None`` to leave it to the shell, or raises GuestLost
+    to end the guest. ``programs`` adds to those a job root has. ``on_allocate(spec, number)`` runs before VM
+    ``number`` (from 1) is made and may raise ProviderError or wait. ``sleep`` is what the shell's ``sleep``
+    waits with, ``clock`` what durations are measured by, in seconds.
     """
 
     name = "fake"
@@ -202,11 +218,13 @@ class FakeProvider:
         self,
         *,
         handler: Handler | None = None,
+        programs: Mapping[str, ProgramFunction] | None = None,
         on_allocate: OnAllocate | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handler = handler
+        self._programs = {**PROGRAMS, "bash": bash, "sh": bash, **(programs or {})}
         self._on_allocate = on_allocate
         self._sleep = sleep
         self._clock = clock
@@ -227,7 +245,7 @@ class FakeProvider:
             memory=spec.memory,
             agent="fake",
         )
-        vm = FakeVm(vm_id, self.name, FakeGuest(info, spec.disk, self._handler, self._sleep))
+        vm = FakeVm(vm_id, self.name, FakeGuest(info, spec.disk, self._programs, self._handler, self._sleep))
         self._vms[vm_id] = vm
         return Allocation(vm=vm, duration=self._clock() - start, source="booted")
 
@@ -245,18 +263,10 @@ class FakeProvider:
 
 def _base_image(guest: FakeGuest, spec: JobRootSpec) -> FileSystem:
     files = FileSystem(guest.disk)
-    for path in (
-        "/usr/bin",
-        "/usr/local/bin",
-        "/dev",
-        "/etc",
-        "/home/runner",
-        "/proc/sys/kernel/random",
-        "/tmp",
-    ):  # noqa: S108 - the guest's
+    for path in _FOLDERS:
         files.make_folders(path)
-    files.find("/tmp").mode = 0o1777  # noqa: S108 - the guest's
-    for name in PROGRAMS:
+    files.find(_TEMPORARY).mode = 0o1777
+    for name in guest.programs:
         files.add(f"/usr/bin/{name}", Program(name))
     files.add("/bin", Link("usr/bin"), follow=False)
     files.add("/dev/null", Device("null"))

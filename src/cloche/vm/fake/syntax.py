@@ -1,9 +1,9 @@
 """The fake's shell language: text in, tree out.
 
-A documented part of POSIX sh, enough for workflows of examples: simple commands with assignments and redirects,
-pipelines, ``&&``, ``||``, ``;``, ``&``, ``!``, ``( )``, ``{ }``, ``if``, ``for``, ``while``, ``until``, quotes,
-here-documents, ``$NAME``, ``${NAME}`` with the ``:-`` family, ``$(…)``. What it does not know it refuses by name
-and line: nothing is silently read as something else.
+A documented part of POSIX sh, enough for workflows of examples: simple commands with assignments and
+redirects, pipelines, ``&&``, ``||``, ``;``, ``&``, ``!``, ``( )``, ``{ }``, ``if``, ``for``, ``while``,
+``until``, quotes, here-documents, ``$NAME``, ``${NAME}`` with the ``:-`` family, ``$(…)``. What it does not
+know it refuses by name and line: nothing is silently read as something else.
 """
 
 from __future__ import annotations
@@ -11,120 +11,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-
-class ShellSyntaxError(Exception):
-    """A script that is wrong, or asks for more than this shell does; ``line`` counts from 1."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Characters as they stand; ``quoted`` ones are never split or matched against file names."""
-
-    text: str
-    quoted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """``$name`` or ``${name<operator>word}``."""
-
-    name: str
-    quoted: bool
-    operator: str = ""
-    word: Word = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Substitution:
-    """``$(script)``."""
-
-    script: Script
-    quoted: bool
-
-
-Word = tuple[Text | Variable | Substitution, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """``2>file`` and its kin; a here-document's target is its text."""
-
-    descriptor: int
-    operator: str
-    target: Word
-
-
-@dataclass(frozen=True, slots=True)
-class Simple:
-    """``NAME=value … program argument …``."""
-
-    line: int
-    assignments: tuple[tuple[str, Word], ...]
-    words: tuple[Word, ...]
-    redirects: tuple[Redirect, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """``{ … }``, or ``( … )`` with changes that stay inside."""
-
-    script: Script
-    subshell: bool
-    redirects: tuple[Redirect, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class If:
-    """``if … elif … else … fi``: condition and body by turns; an ``else`` has no condition."""
-
-    branches: tuple[tuple[Script | None, Script], ...]
-    redirects: tuple[Redirect, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class For:
-    """``for name in words``; ``words`` is ``None`` for the positional parameters."""
-
-    name: str
-    words: tuple[Word, ...] | None
-    body: Script
-    redirects: tuple[Redirect, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class While:
-    """``while`` or, ``negated``, ``until``."""
-
-    condition: Script
-    body: Script
-    negated: bool
-    redirects: tuple[Redirect, ...]
-
-
-Command = Simple | Group | If | For | While
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """``! a | b``."""
-
-    commands: tuple[Command, ...]
-    negated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AndOr:
-    """Pipelines joined by ``&&`` and ``||``; the first one's operator is empty."""
-
-    parts: tuple[tuple[str, Pipeline], ...]
-    background: bool
-
-
-Script = tuple[AndOr, ...]
+from cloche.vm.fake.tree import (
+    AndOr,
+    Command,
+    For,
+    Group,
+    If,
+    Pipeline,
+    Redirect,
+    Script,
+    Simple,
+    Substitution,
+    Text,
+    Variable,
+    While,
+    Word,
+)
 
 _OPERATOR = re.compile(r"&>>?|\d*(?:<<-|<<|>>|>&|<&|>\||<|>)|&&|\|\||;;|[;&|()]")
 _REDIRECT = re.compile(r"(\d*)(<<-|<<|>>|>&|>|<)|(&>>?)")
@@ -135,6 +37,14 @@ _BRACED = re.compile(rf"([A-Za-z_]\w*|[{_SPECIAL}])(:?[-+?=])?", re.ASCII)
 _CLOSERS = {"then", "elif", "else", "fi", "do", "done", "}", ")"}
 _REFUSED = {"case", "function", "select", "[[", "((", "time", "coproc"}
 _END_OF_WORD = " \t\n;&|()<>"
+
+
+class ShellSyntaxError(Exception):
+    """A script that is wrong, or asks for more than this shell does; ``line`` counts from 1."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 @dataclass(slots=True)
@@ -485,10 +395,10 @@ class _Parser:
 
 
 def _without(word: Word, count: int) -> Word:
-    """The word less its first ``count`` characters, which are all unquoted text of one character each."""
+    """Cut the first ``count`` characters off, which are all unquoted text of one character each."""
     return word[count:]
 
 
 def parse(text: str) -> Script:
-    """The tree of a script; ShellSyntaxError says what is wrong and where."""
+    """Read a script as a tree; ShellSyntaxError says what is wrong and where."""
     return _Parser(text).script()
