@@ -1,0 +1,82 @@
+"""The guest's control groups: one for each job with its limits, one below it for each program (cgroups(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from cloche.guest import linux
+
+_ROOT = "/sys/fs/cgroup"
+_CONTROLLERS = "+cpu +memory +pids"
+
+
+def mount() -> None:
+    """Mount the hierarchy and switch the controllers on; only the guest's process 1 does this."""
+    # favordynmods: moving a process into its program's group happens for every step, and is ten times dearer without.
+    linux.mount(
+        "cgroup2", _ROOT, "cgroup2", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, "favordynmods"
+    )
+    _write(f"{_ROOT}/cgroup.subtree_control", _CONTROLLERS)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+class JobGroup:
+    """A job's control group."""
+
+    def __init__(self, name: str) -> None:
+        self.path = f"{_ROOT}/{name}"
+        os.makedirs(f"{self.path}/init")
+
+    def open(self) -> int:
+        """A descriptor of the group's folder."""
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def enter(self) -> None:
+        """Move the calling process, a job's init, into the group."""
+        _write(f"{self.path}/init/cgroup.procs", "0")
+
+    def limit(self, memory: int | None, pids: int | None) -> None:
+        """Bound the whole job: bytes of memory, number of processes."""
+        _write(f"{self.path}/memory.max", str(memory) if memory else "max")
+        _write(f"{self.path}/pids.max", str(pids) if pids else "max")
+
+    def oom_kills(self) -> int:
+        """How many of the job's processes the kernel has killed for memory."""
+        with open(f"{self.path}/memory.events", encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+        return int(counts.get("oom_kill", "0"))
+
+    def signal(self, stream: int, number: int, kill: int) -> None:
+        """Send a signal to all processes of a program; ``kill`` takes even those that fork meanwhile."""
+        path = f"{self.path}/s{stream}"
+        if number == kill:
+            with contextlib.suppress(FileNotFoundError):
+                _write(f"{path}/cgroup.kill", "1")
+            return
+        for pid in self._members(path):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @staticmethod
+    def _members(path: str) -> list[int]:
+        try:
+            with open(f"{path}/cgroup.procs", encoding="ascii") as file:
+                return [int(line) for line in file]
+        except OSError:
+            return []
+
+    def ended(self, stream: int) -> None:
+        """A program ended; its group goes unless it left processes behind."""
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{self.path}/s{stream}")
+
+    def remove(self) -> None:
+        """The job has no processes any more."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)

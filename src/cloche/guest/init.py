@@ -1,0 +1,208 @@
+"""A job's init: process 1 of the job's namespaces. It starts programs, reaps, and reports to the agent.
+
+Forked from the agent, so every module it needs is loaded before the job's root replaces the agent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from cloche.guest import processes, protocol, spawn
+from cloche.guest.link import Link, LinkClosed
+
+_SIGNAL_CODE = 128
+
+
+@dataclass
+class _Running:
+    number: int
+    collect: list[str] = field(default_factory=list)
+    error: str | None = None
+
+
+class Init:
+    """The loop: requests from the agent on ``link``, ended children from the kernel."""
+
+    def __init__(self, agent: socket.socket, cgroup: int | None, *, single_user: bool) -> None:
+        """``cgroup`` is a descriptor of the job's cgroup folder, ``None`` where there are no cgroups."""
+        self._link = Link(agent.fileno(), agent)
+        self._cgroup = cgroup
+        self._running: dict[int, _Running] = {}
+        self._users = spawn.UserTable(single=single_user)
+        self._null = os.open("/dev/null", os.O_RDWR)
+
+    def run(self) -> NoReturn:
+        """Serve until the agent goes; then end, and with it every process of the job."""
+        wake, notify = os.pipe()
+        for descriptor in (wake, notify):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        self._link.send({"t": "ready"})
+        while True:
+            want = select.POLLIN | (select.POLLOUT if self._link.wants_write else 0)
+            poll.register(self._link.fileno, want)
+            for descriptor, events in poll.poll():
+                if descriptor == wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake, 4096)
+                    self._reap()
+                else:
+                    self._serve(events)
+
+    def _serve(self, events: int) -> None:
+        if events & select.POLLOUT:
+            self._link.flush()
+        if events & ~select.POLLOUT:
+            for header, payload in self._link.receive():
+                self._handle(header, payload)
+
+    def _handle(self, header: protocol.Header, payload: bytes) -> None:
+        if header["t"] == "assign":
+            self._assign(header)
+        elif header["t"] == "signal":
+            self._signal(int(str(header["s"])), int(str(header["n"])))
+        else:
+            self._exec(header, payload)
+
+    def _assign(self, header: protocol.Header) -> None:
+        """The job gets its names. An image's own files may be links elsewhere; they are replaced, not followed."""
+        hostname = str(header["hostname"])
+        socket.sethostname(hostname)
+        _replace("/etc/hostname", f"{hostname}\n")
+        _replace("/etc/hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")
+        _replace("/etc/machine-id", f"{header['machine_id']}\n")
+        self._link.send({"t": "assigned"})
+
+    def _exec(self, header: protocol.Header, payload: bytes) -> None:
+        number = int(str(header["s"]))
+        terminal = header.get("tty")
+        if terminal:
+            stdin = output = self._open_terminal(number, terminal)
+        else:
+            output = self._link.fds.popleft()
+            stdin = self._link.fds.popleft() if header.get("stdin") else os.dup(self._null)
+        try:
+            self._start(header, payload, stdin, output)
+        finally:
+            for descriptor in {stdin, output}:
+                os.close(descriptor)
+
+    def _open_terminal(self, number: int, size: object) -> int:
+        master, slave = os.openpty()
+        rows, columns = size  # type: ignore[misc] # the agent passes the host's pair through unread
+        spawn.set_terminal_size(slave, int(rows), int(columns))
+        self._link.send({"t": "terminal", "s": number}, fds=[master])
+        return slave
+
+    def _start(self, header: protocol.Header, payload: bytes, stdin: int, output: int) -> None:
+        number = int(str(header["s"]))
+        group = None
+        try:
+            program = self._program(header, payload)
+            group = self._step_group(number)
+            pid, error = spawn.start(program, stdin, output, group)
+        except (KeyError, OSError) as problem:
+            text = problem.args[0] if isinstance(problem, KeyError) else str(problem)
+            self._link.send({"t": "exit", "s": number, "code": spawn.NOT_EXECUTABLE, "error": str(text)})
+            return
+        finally:
+            if group is not None:
+                os.close(group)
+        collect = header.get("collect")
+        self._running[pid] = _Running(number, list(collect) if isinstance(collect, list) else [], error)
+
+    def _signal(self, number: int, signal_number: int) -> None:
+        """Where there are no control groups: the program and its descendants, as far as they can be told."""
+        for pid in [pid for pid, running in self._running.items() if running.number == number]:
+            processes.signal_tree(pid, signal_number)
+
+    def _program(self, header: protocol.Header, payload: bytes) -> spawn.Program:
+        files, offset = [], 0
+        for path, size in header.get("files") or ():  # type: ignore[attr-defined] # the host's own list
+            files.append((path, payload[offset : offset + size]))
+            offset += size
+        user = header.get("user")
+        return spawn.Program(
+            argv=header["argv"],  # type: ignore[arg-type] # the host's own list of strings
+            env=header["env"],  # type: ignore[arg-type] # the host's own mapping of strings
+            cwd=str(header["cwd"]),
+            user=self._users.find(None if user is None else str(user)),
+            files=files,
+            terminal=bool(header.get("tty")),
+        )
+
+    def _step_group(self, number: int) -> int | None:
+        if self._cgroup is None:
+            return None
+        os.mkdir(f"s{number}", dir_fd=self._cgroup)
+        return os.open(f"s{number}/cgroup.procs", os.O_WRONLY, dir_fd=self._cgroup)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            running = self._running.pop(pid, None)
+            if running is not None:  # else an orphan of some program: reaping it was all there is to do
+                self._report(running, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
+
+    def _report(self, running: _Running, status: int, user: float, system: float, rss: int) -> None:
+        for path in running.collect:
+            content = spawn.read_collected(path, protocol.MAX_COLLECTED)
+            if content:
+                self._link.send(
+                    {
+                        "t": "file",
+                        "s": running.number,
+                        "path": path,
+                        "cut": len(content) > protocol.MAX_COLLECTED,
+                    },
+                    content[: protocol.MAX_COLLECTED],
+                )
+        code = os.waitstatus_to_exitcode(status)
+        killed = -code if code < 0 else None
+        self._link.send(
+            {
+                "t": "exit",
+                "s": running.number,
+                "code": _SIGNAL_CODE + killed if killed else code,
+                "signal": killed,
+                "error": running.error,
+                "utime": user,
+                "stime": system,
+                "rss": rss,
+            }
+        )
+
+
+def _replace(path: str, text: str) -> None:
+    """Write a file anew; an image without ``/etc`` goes without."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        open(path, "w", encoding="utf-8") as file,
+    ):
+        file.write(text)
+
+
+def serve(agent: socket.socket, cgroup: int | None, *, single_user: bool) -> NoReturn:
+    """Run the init; never returns into what it was forked from."""
+    try:
+        Init(agent, cgroup, single_user=single_user).run()
+    except LinkClosed:
+        os._exit(0)
+    finally:
+        os._exit(1)

@@ -1,0 +1,150 @@
+"""The agent's side of job roots: making them ready before they are asked for, handing out, ending."""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import os
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloche.guest import init, linux, roots
+from cloche.guest.cgroups import JobGroup
+from cloche.guest.link import Link
+
+if TYPE_CHECKING:
+    from cloche.guest import protocol
+    from cloche.guest.network import JobNetwork
+    from cloche.guest.streams import Stream
+
+# A job's init cannot import any more once its root has replaced the agent's; codecs are imported on first use.
+for _name in ("ascii", "utf-8", "latin-1", "idna"):
+    codecs.lookup(_name)
+
+
+class JobError(Exception):
+    """A job root could not be made or used; the message goes to the host."""
+
+
+@dataclass
+class Job:
+    """A job root: its init's process and link, its control group, its streams."""
+
+    slot: int
+    pid: int
+    link: Link
+    socket: socket.socket
+    folder: str
+    group: JobGroup | None
+    single_user: bool = False
+    name: str = ""
+    assigned: int | None = None
+    oom_kills: int = 0
+    streams: dict[int, Stream] = field(default_factory=dict)
+    lingering: list[Stream] = field(default_factory=list)
+    files: dict[int, list[tuple[protocol.Header, bytes]]] = field(default_factory=dict)
+    reaped: bool = False
+    ended: bool = False
+    closing: int | None = None
+
+
+class JobMaker:
+    """Forks inits into roots of their own.
+
+    ``plan`` tells what a root is made of (its folder is a parent here); ``network`` wires a new root's network
+    namespace, if it has one; ``cgroups`` tells whether the guest has control groups.
+    """
+
+    def __init__(self, plan: roots.RootPlan, network: JobNetwork | None, *, cgroups: bool) -> None:
+        self._plan = plan
+        self._network = network
+        self._cgroups = cgroups
+        self._slots = 0
+
+    def make(self) -> Job:
+        """A root, ready to be assigned. JobError with what went wrong."""
+        self._slots += 1
+        slot = self._slots
+        folder = f"{self._plan.folder}/{slot}"
+        os.makedirs(folder, mode=0o755)
+        group = JobGroup(f"job{slot}") if self._cgroups else None
+        ours, theirs = socket.socketpair()
+        problem, report = os.pipe()
+        descriptor = group.open() if group else None
+        monitor = os.fork()
+        if monitor == 0:
+            ours.close()
+            os.close(problem)
+            self._become(slot, folder, group, descriptor, theirs, report)
+        theirs.close()
+        os.close(report)
+        if descriptor is not None:
+            os.close(descriptor)
+        os.waitpid(monitor, 0)
+        pid = self._read_pid(problem)
+        single = self._plan.single_user
+        return Job(slot, pid, Link(ours.fileno(), ours), ours, folder, group, single_user=single)
+
+    @staticmethod
+    def _read_pid(problem: int) -> int:
+        with os.fdopen(problem, "rb") as pipe:
+            said = pipe.read(65536).decode(errors="replace")
+        pid, _, error = said.partition("\n")
+        if error or not pid:
+            raise JobError(f"a job root could not be made: {error or 'its process ended'}")
+        return int(pid)
+
+    def _become(  # noqa: PLR0917 - the descriptors and names one fork carries over
+        self,
+        slot: int,
+        folder: str,
+        group: JobGroup | None,
+        descriptor: int | None,
+        theirs: socket.socket,
+        report: int,
+    ) -> None:
+        """In the fork: unshare, fork again to be process 1 of the new namespaces, build the root, serve."""
+        try:
+            if group is not None:
+                group.enter()
+            plan = roots.RootPlan(**{**vars(self._plan), "folder": folder})
+            roots.unshare(plan, cgroups=self._cgroups)
+            pid = os.fork()
+            if pid:
+                os.write(report, f"{pid}\n".encode())
+                os._exit(0)
+            if self._network is not None:
+                self._network.wire_inside(slot)
+            elif plan.network:
+                linux.loopback_up()
+            roots.enter(plan, cgroups=self._cgroups)
+        except BaseException as error:  # noqa: BLE001 - a fork must never return into the agent's loop
+            os.write(report, f"\n{error}".encode())
+            os._exit(1)
+        os.close(report)
+        gc.freeze()
+        sys.stdin = None  # type: ignore[assignment] # nothing of the agent's own is read here
+        init.serve(theirs, descriptor, single_user=self._plan.single_user)
+
+
+def end(job: Job) -> None:
+    """Kill the init, and so every process of the job, and free what the job held in the guest."""
+    job.ended = True
+    if not job.reaped:
+        os.kill(job.pid, signal.SIGKILL)
+    for stream in [*job.streams.values(), *job.lingering]:
+        stream.close()
+    job.socket.close()
+
+
+def bury(job: Job) -> None:
+    """The job's init has been reaped: its control group and its disk space go, the latter in the background."""
+    if job.group is not None:
+        job.group.remove()
+    if os.fork() == 0:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        os._exit(0)

@@ -1,0 +1,90 @@
+"""The wire between host and guest agent: frames, their limits, and the names of the messages.
+
+A frame is two big-endian 32-bit lengths, a JSON object (the header) and a binary payload. Both ends check the
+lengths before they keep a byte, so neither can be made to hold more than one frame's limit.
+
+Host to agent
+    hello, adopt, warm, ping, job.open, job.close      requests; ``r`` numbers them
+    exec                                               starts a process as stream ``s``
+    data, eof, credit, signal, resize                  concern stream ``s``
+Agent to host
+    reply                                              to request ``r``; ``error`` is set when it failed
+    data, credit, file, exit                           concern stream ``s``
+
+Flow control: a sender of ``data`` may have at most the granted credit of bytes on its way; the receiver grants
+more with ``credit`` as it consumes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+
+VERSION = 1
+"""Both ends must speak the same; templates are remade when the agent changes, so there is nothing to bridge."""
+
+MAX_HEADER = 4 * 1024 * 1024
+MAX_PAYLOAD = 16 * 1024 * 1024
+CHUNK = 64 * 1024
+"""Bytes in one ``data`` frame at most."""
+WINDOW = 512 * 1024
+"""Credit that a stream starts with, in each direction."""
+MAX_COLLECTED = 4 * 1024 * 1024
+"""Bytes of one collected file in a ``file`` frame; what is longer is cut there and marked."""
+
+_LENGTHS = struct.Struct("!II")
+
+Header = dict[str, object]
+
+
+class ProtocolError(Exception):
+    """The other end broke the rules of the wire; the channel is of no further use."""
+
+
+def encode(header: Header, payload: bytes = b"") -> bytes:
+    """One frame. ProtocolError if it is over the limits."""
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    if len(raw) > MAX_HEADER or len(payload) > MAX_PAYLOAD:
+        raise ProtocolError(f"a frame of {len(raw)}+{len(payload)} bytes is over the limit")
+    return b"".join((_LENGTHS.pack(len(raw), len(payload)), raw, payload))
+
+
+class Decoder:
+    """Bytes in, frames out, never holding more than one frame and what one read brought."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
+        """The frames that ``data`` completes. ProtocolError on a length over the limit or a bad header."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= _LENGTHS.size:
+            head, body = _LENGTHS.unpack_from(buffer, start)
+            if head > MAX_HEADER or body > MAX_PAYLOAD:
+                raise ProtocolError(f"a frame announces {head}+{body} bytes, over the limit")
+            middle = start + _LENGTHS.size + head
+            end = middle + body
+            if len(buffer) < end:
+                break
+            frames.append((_header(bytes(buffer[start + _LENGTHS.size : middle])), bytes(buffer[middle:end])))
+            start = end
+        del buffer[:start]
+        return frames
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that has not arrived whole."""
+        return len(self._buffer)
+
+
+def _header(raw: bytes) -> Header:
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a frame's header is not JSON: {error}") from None
+    if not isinstance(header, dict) or not isinstance(header.get("t"), str):
+        raise ProtocolError("a frame's header is not an object with a type")
+    return header

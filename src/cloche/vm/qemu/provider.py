@@ -1,0 +1,200 @@
+"""The qemu provider: templates resumed into VMs, each made its own before anything runs in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from cloche.errors import GuestError, ProviderError
+from cloche.vm.leases import Lease
+from cloche.vm.provider import Allocation, VmSpec, new_vm_id
+from cloche.vm.qemu import machine
+from cloche.vm.qemu.accelerator import PROBE_DEADLINE, AcceleratorProbe, qemu_binary
+from cloche.vm.qemu.process import QemuProcess, open_state
+from cloche.vm.qemu.template import Template, TemplateStore, first_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cloche.guest.protocol import Header
+    from cloche.image.model import Image
+    from cloche.image.store import ImageStore
+    from cloche.vm.channel import AgentClient
+    from cloche.vm.provider import Vm
+
+_RESUME_DEADLINE = 60.0
+_ENTROPY = 64
+_TCG_NOTE = (
+    "KVM is not usable here, so VMs run in software emulation: CPU-bound steps take about 12 times as long"
+)
+
+
+class QemuVm:
+    """A VM of ours: its QEMU, its lease (the folder with its disk), its guest."""
+
+    provider = "qemu"
+
+    def __init__(self, vm_id: str, process: QemuProcess, lease: Lease) -> None:
+        self.id = vm_id
+        self.process = process
+        self._lease = lease
+
+    @property
+    def guest(self) -> AgentClient:
+        """The agent's client."""
+        return self.process.agent
+
+    async def destroy(self) -> None:
+        """End QEMU, remove the folder."""
+        await self.process.kill()
+        self._lease.drop()
+
+
+class QemuProvider:
+    """Makes VMs with QEMU.
+
+    ``data`` holds templates and what the KVM probe found, ``vms`` a folder for each live VM. ``note`` hears
+    what takes long. ``accelerator`` skips the probe; ``templates=False`` boots every VM cold (for comparison).
+    """
+
+    name = "qemu"
+
+    def __init__(
+        self,
+        images: ImageStore,
+        data: Path,
+        vms: Path,
+        *,
+        note: Callable[[str], None] = lambda _text: None,
+        accelerator: machine.Accelerator | None = None,
+        templates: bool = True,
+    ) -> None:
+        self._images = images
+        self._vms = vms
+        self._note = note
+        self._binary = qemu_binary("qemu-system-x86_64")
+        self._templates = TemplateStore(data / "templates", self._binary)
+        self._probe = AcceleratorProbe(data / "kvm.json")
+        self._accelerator = accelerator
+        self._use_templates = templates
+        self._choosing = asyncio.Lock()
+        self._live: dict[str, QemuVm] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Emulation, where it is one."""
+        return () if self._accelerator == "kvm" else (_TCG_NOTE,)
+
+    async def allocate(self, spec: VmSpec) -> Allocation:
+        """See VmProvider."""
+        started = time.perf_counter()
+        system, job = self._images.resolve("system", "system"), self._images.resolve(spec.image, "job")
+        async with self._choosing:
+            if self._accelerator is None:
+                self._accelerator = await self._probe.choose(
+                    self._binary, lambda: self._kvm_boots(system, job, spec)
+                )
+        shape = machine.Shape(self._accelerator, spec.cpus, spec.memory, spec.disk)
+        template = await self._templates.get(system, job, shape, self._note)
+        vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
+        self._live[vm.id] = vm
+        source = "restored" if self._use_templates else "booted"
+        return Allocation(vm, time.perf_counter() - started, source)
+
+    async def release(self, vm: Vm) -> None:
+        """See VmProvider."""
+        ours = self._live.pop(vm.id, None)
+        if ours is not None:
+            await ours.destroy()
+
+    async def close(self) -> None:
+        """See VmProvider."""
+        for vm in list(self._live.values()):
+            await self.release(vm)
+
+    # --- making a VM
+
+    async def _resume(self, template: Template, spec: VmSpec) -> QemuVm:
+        state = open_state(str(template.state), os.O_RDONLY)
+        try:
+            vm = await self._start(template, spec, incoming=True)
+            try:
+                await vm.process.migrate("migrate-incoming", state)
+                await vm.process.execute("cont")
+                await vm.guest.connect(_RESUME_DEADLINE)
+                await _identify(vm, template.hello)
+            except BaseException as error:
+                raise await _undo(vm, error) from error
+        finally:
+            os.close(state)
+        return vm
+
+    async def _boot(self, template: Template, spec: VmSpec) -> QemuVm:
+        vm = await self._start(template, spec, incoming=False)
+        try:
+            await _identify(vm, await first_word(vm.process))
+        except BaseException as error:
+            raise await _undo(vm, error) from error
+        return vm
+
+    async def _start(self, template: Template, spec: VmSpec, *, incoming: bool) -> QemuVm:
+        vm_id = new_vm_id()
+        lease = Lease.take(self._vms, vm_id)
+        try:
+            disk = lease.folder / "disk.qcow2"
+            shutil.copyfile(template.overlay, disk)
+            memory = template.memory
+            if not incoming:
+                memory = lease.folder / "memory"
+                with memory.open("wb") as file:
+                    file.truncate(template.shape.memory)
+            process = await QemuProcess.start(
+                lambda qmp, agent, console: machine.command(
+                    self._binary,
+                    template.shape,
+                    template.boot,
+                    machine.Wiring(
+                        memory=memory, private=True, disk=disk, network=spec.network,
+                        qmp=qmp, agent=agent, console=console, incoming=incoming,
+                    ),
+                )
+            )  # fmt: skip
+            lease.record_process(process.pid)
+        except BaseException:
+            lease.drop()
+            raise
+        return QemuVm(vm_id, process, lease)
+
+    async def _kvm_boots(self, system: Image, job: Image, spec: VmSpec) -> bool:
+        """Boot a real guest under KVM and see whether it answers."""
+        self._note(f"checking whether KVM runs a guest here (at most {PROBE_DEADLINE:g} s, once)")
+        shape = machine.Shape("kvm", spec.cpus, spec.memory, spec.disk)
+        return await self._templates.answers(system, job, shape, PROBE_DEADLINE)
+
+
+async def _identify(vm: QemuVm, hello: Header) -> None:
+    """Make the copy its own, before anything runs in it: clock, entropy, hostname, machine id, boot id."""
+    await vm.guest.adopt(
+        hello,
+        hostname=vm.id,
+        machine_id=secrets.token_hex(16),
+        entropy=secrets.token_bytes(_ENTROPY),
+    )
+
+
+async def _undo(vm: QemuVm, error: BaseException) -> BaseException:
+    """Give back a VM that did not come up; what to raise instead of ``error``."""
+    words = vm.process.last_words
+    await vm.destroy()
+    if isinstance(error, GuestError):
+        return ProviderError(
+            f"the VM did not come up: {error.message}\n{words}".rstrip(), hint="cloche doctor"
+        )
+    if isinstance(error, TimeoutError):
+        return ProviderError(f"the VM did not come up in time\n{words}".rstrip(), hint="cloche doctor")
+    return error

@@ -1,0 +1,1 @@
+"""The sandbox: no VM, the host's own kernel, the same agent in namespaces."""

@@ -1,0 +1,148 @@
+"""The sandbox provider: what runs in it shares the host's kernel, and Cloche says so.
+
+Started by root it shifts every user into an unused range of ids; started by anyone else, everybody in it is the
+one user who started it. It has no limits on memory, and the host's network unless it has none at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloche.errors import GuestError, ProviderError
+from cloche.vm.channel import AgentClient
+from cloche.vm.child import Child
+from cloche.vm.leases import Lease
+from cloche.vm.provider import Allocation, VmSpec, new_vm_id
+
+if TYPE_CHECKING:
+    from cloche.image.model import Image
+    from cloche.image.store import ImageStore
+    from cloche.vm.provider import Vm
+
+START_DEADLINE = 30.0
+"""Seconds for the agent's first word; 0.1 on an idle machine."""
+_SOURCE = Path(__file__).parent.parent.parent.parent
+_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cloche.guest.sandbox import main; main()"
+_NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
+_NETWORK_NOTE = "sandbox: the workflow shares this machine's network; --network none gives it none"
+
+
+class SandboxVm:
+    """A sandbox: its agent's process, its lease (the folder of its jobs), its guest."""
+
+    provider = "sandbox"
+
+    def __init__(self, vm_id: str, child: Child, guest: AgentClient, lease: Lease) -> None:
+        self.id = vm_id
+        self.guest = guest
+        self.child = child
+        self._lease = lease
+        self._watch = asyncio.create_task(self._watch_end())
+
+    async def _watch_end(self) -> None:
+        code = await self.child.wait()
+        said = self.child.said.strip()
+        self.guest.fail(GuestError(f"the sandbox ended (exit code {code}){f': {said}' if said else ''}"))
+
+    async def destroy(self) -> None:
+        """End every process of it, remove the folder."""
+        await self.guest.close()
+        await self.child.kill()
+        self._watch.cancel()
+        self._lease.drop()
+
+
+class SandboxProvider:
+    """Makes sandboxes; ``vms`` holds a folder for each that lives."""
+
+    name = "sandbox"
+
+    def __init__(self, images: ImageStore, vms: Path) -> None:
+        self._images = images
+        self._vms = vms
+        self._live: dict[str, SandboxVm] = {}
+        self._shares_network = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That there is no VM, and what that means."""
+        return (_NOTE, _NETWORK_NOTE) if self._shares_network else (_NOTE,)
+
+    async def allocate(self, spec: VmSpec) -> Allocation:
+        """See VmProvider."""
+        started = time.perf_counter()
+        self._shares_network = spec.network == "user"
+        vm = await self._start(self._images.resolve(spec.image, "job"), spec)
+        self._live[vm.id] = vm
+        return Allocation(vm, time.perf_counter() - started, "booted")
+
+    async def _start(self, image: Image, spec: VmSpec) -> SandboxVm:
+        vm_id = new_vm_id()
+        lease = Lease.take(self._vms, vm_id)
+        ours, theirs = socket.socketpair()
+        try:
+            jobs = lease.folder / "jobs"
+            jobs.mkdir(mode=0o755)
+            plan = {
+                "channel": theirs.fileno(),
+                "lower": str(image.tree),
+                "jobs": str(jobs),
+                "network": spec.network,
+                "boot_id": str(uuid.uuid4()),
+                "resolv_conf": _resolv_conf() if spec.network == "user" else "",
+            }
+            argv = [sys.executable, "-I", "-S", "-c", _MAIN, str(_SOURCE), json.dumps(plan)]
+            child = Child.start(argv, [theirs.fileno()])
+            lease.record_process(child.pid)
+        except BaseException:
+            ours.close()
+            lease.drop()
+            raise
+        finally:
+            theirs.close()
+        vm = SandboxVm(vm_id, child, AgentClient(ours), lease)
+        try:
+            hello = await vm.guest.connect(START_DEADLINE)
+            await vm.guest.adopt(hello, hostname=vm_id, machine_id=secrets.token_hex(16), entropy=b"")
+        except BaseException as error:
+            await vm.child.kill()
+            said = child.said.strip()
+            await vm.destroy()
+            if isinstance(error, GuestError):
+                raise ProviderError(
+                    f"the sandbox did not come up: {said or error.message}", hint=_HINT
+                ) from None
+            raise
+        return vm
+
+    async def release(self, vm: Vm) -> None:
+        """See VmProvider."""
+        ours = self._live.pop(vm.id, None)
+        if ours is not None:
+            await ours.destroy()
+
+    async def close(self) -> None:
+        """See VmProvider."""
+        for vm in list(self._live.values()):
+            await self.release(vm)
+
+
+_HINT = (
+    "the sandbox needs user namespaces and overlayfs in them (Linux 5.11 or newer; on Ubuntu, "
+    "sysctl kernel.apparmor_restrict_unprivileged_userns=0); cloche doctor checks"
+)
+
+
+def _resolv_conf() -> str:
+    try:
+        return Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
