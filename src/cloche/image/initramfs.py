@@ -1,7 +1,7 @@
 """The first files a guest's kernel sees: enough to mount the system image and hand over to the agent.
 
-The archive is uncompressed on purpose: it is a few megabytes, and inflating it costs more time in a guest under
-software emulation than reading it.
+The archive is uncompressed on purpose: it is a few megabytes, and inflating it costs a guest under software
+emulation more time than reading it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _APPLETS = ("cp", "insmod", "mkdir", "mount", "reboot", "sh", "sleep", "switch_r
 _INIT = """\
 #!/bin/sh
 # PID 1 until the agent takes over. Failing means saying why on the console and ending the VM.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 die() {
     echo "cloche-init: $*" >/dev/console
     reboot -f
@@ -77,9 +78,9 @@ die "switch_root failed"
 
 
 def build_initramfs(system: Image, agent_archive: bytes, modules: Sequence[str] = BOOT_MODULES) -> bytes:
-    """The initramfs (newc cpio) that boots ``system`` and runs ``agent_archive``, a zip application, as PID 1.
+    """Make the initramfs (newc cpio) that boots ``system`` and runs ``agent_archive`` as PID 1.
 
-    ``modules`` are inserted in the order given, each after what it depends on. The same inputs give the same
+    ``agent_archive`` is a Python zip application. ``modules`` are inserted in the order given, each after what it depends on. The same inputs give the same
     bytes. Raises ImageError when the image lacks a module.
     """
     files = module_files(read_dependencies(system.modules / "modules.dep"), modules)
@@ -110,7 +111,7 @@ def read_dependencies(modules_dep: Path) -> dict[str, list[str]]:
 
 
 def module_files(dependencies: Mapping[str, Sequence[str]], names: Iterable[str]) -> list[str]:
-    """The files of ``names`` and of all they depend on, each after its dependencies, without repetition.
+    """List the files of ``names`` and of all they depend on, each after its dependencies, without repetition.
 
     Raises ImageError for a name that ``modules.dep`` does not list.
     """
@@ -156,7 +157,7 @@ def _init_script(modules: Iterable[str]) -> str:
 
 
 class _Cpio:
-    """A newc archive, as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """A newc archive, as the kernel's documentation describes it ("initramfs buffer format")."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -182,7 +183,7 @@ class _Cpio:
         self._inode += 1
         path = name.encode() + b"\0"
         links = 2 if stat.S_ISDIR(mode) else 1
-        # inode, mode, uid, gid, links, mtime, size, device of the file, device it is, length of its name, checksum
+        # inode, mode, uid, gid, links, mtime, size, device it is on, device it is, length of its name, checksum
         fields = (self._inode, mode, 0, 0, links, 0, len(content), 0, 0, *device, len(path), 0)
         header = b"070701" + b"".join(b"%08X" % field for field in fields)
         self._chunks += [_padded(header + path), _padded(content)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 Kind = Literal["system", "job"]
@@ -60,3 +62,13 @@ class Image:
     def tree(self) -> Path:
         """Job image: the same files unpacked."""
         return self.path / "tree"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the files from being removed while the block runs, also by other processes.
+
+        Held by the kernel for this process: a process that dies lets go.
+        """
+        with (self.path / "manifest.json").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
