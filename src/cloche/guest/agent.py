@@ -9,7 +9,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from cloche.guest import builtins, jobs, protocol

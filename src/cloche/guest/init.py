@@ -85,7 +85,7 @@ class Init:
     def _exec(self, header: protocol.Header, payload: bytes) -> None:
         number = int(str(header["s"]))
         terminal = header.get("tty")
-        if terminal:
+        if isinstance(terminal, list):
             stdin = output = self._open_terminal(number, terminal)
         else:
             output = self._link.fds.popleft()
@@ -96,10 +96,9 @@ class Init:
             for descriptor in {stdin, output}:
                 os.close(descriptor)
 
-    def _open_terminal(self, number: int, size: object) -> int:
+    def _open_terminal(self, number: int, size: list[int]) -> int:
         master, slave = os.openpty()
-        rows, columns = size  # type: ignore[misc] # the agent passes the host's pair through unread
-        spawn.set_terminal_size(slave, int(rows), int(columns))
+        spawn.set_terminal_size(slave, *size)
         self._link.send({"t": "terminal", "s": number}, fds=[master])
         return slave
 

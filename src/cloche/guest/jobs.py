@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -127,7 +126,6 @@ class JobMaker:
             os._exit(1)
         os.close(report)
         gc.freeze()
-        sys.stdin = None  # type: ignore[assignment] # nothing of the agent's own is read here
         init.serve(theirs, descriptor, single_user=self._plan.single_user)
 
 

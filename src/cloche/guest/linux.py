@@ -59,7 +59,7 @@ def _check(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2)."""
+    """Mount as mount(2) does."""
     result = _libc.mount(
         source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
     )
@@ -110,7 +110,7 @@ def unmount(target: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """Move into new namespaces, see the manual page unshare(2)."""
     _check(_libc.unshare(flags), "unshare")
 
 

@@ -71,7 +71,7 @@ def enter(plan: RootPlan, *, cgroups: bool) -> None:
     _dev(plan, root)
     for path in ("run", "tmp"):
         os.makedirs(f"{root}/{path}", exist_ok=True)
-    os.chmod(f"{root}/tmp", 0o1777)
+    os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103 - what /tmp is
     linux.mount("tmpfs", f"{root}/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     os.mkdir(f"{root}/run/lock", 0o1777)
     if plan.shared_kernel:

@@ -25,7 +25,7 @@ IDS = 65536
 """Users and groups that a sandbox started by root has."""
 FIRST_ID = 524288
 """The host's id for the sandbox's root then: one that owns nothing on the host (see user_namespaces(7))."""
-_STAGE = "/tmp"  # noqa: S108 - a mount point in a mount namespace of our own
+_STAGE = "/tmp"
 _MAX_NPROC = 4096
 
 

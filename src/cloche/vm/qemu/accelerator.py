@@ -65,5 +65,5 @@ class AcceleratorProbe:
     @staticmethod
     def _key(binary: str) -> list[str]:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        status = os.stat(binary)
+        status = Path(binary).stat()
         return [boot, os.uname().release, binary, str(status.st_size), str(status.st_mtime_ns)]

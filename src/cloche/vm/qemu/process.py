@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from cloche.errors import GuestLost, ProviderError
 from cloche.vm.channel import AgentClient
@@ -100,11 +100,12 @@ class QemuProcess:
 
         try:
             async with asyncio.timeout(MONITOR_DEADLINE):
-                return cast("object", await self._qmp.execute(command, dict(arguments or {})))
+                answer: object = await self._qmp.execute(command, dict(arguments or {}))
         except TimeoutError:
             raise ProviderError(f"QEMU did not answer {command!r} within {MONITOR_DEADLINE:g} s") from None
         except QMPError as error:
             raise ProviderError(f"QEMU refused {command!r}: {error}") from None
+        return answer
 
     async def migrate(self, direction: str, descriptor: int) -> None:
         """Save (``migrate``) or load (``migrate-incoming``) the device state, leaving out file-backed memory."""

@@ -103,8 +103,7 @@ class QemuProvider:
         template = await self._templates.get(system, job, shape, self._note)
         vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
         self._live[vm.id] = vm
-        source = "restored" if self._use_templates else "booted"
-        return Allocation(vm, time.perf_counter() - started, source)
+        return Allocation(vm, time.perf_counter() - started, "restored" if self._use_templates else "booted")
 
     async def release(self, vm: Vm) -> None:
         """See VmProvider."""

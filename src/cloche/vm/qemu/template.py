@@ -29,6 +29,7 @@ from cloche.vm.qemu.process import QemuProcess, open_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
     from cloche.guest.protocol import Header
     from cloche.image.model import Image
     from cloche.vm.channel import AgentClient
@@ -108,7 +109,7 @@ class TemplateStore:
         return self._load(folder, system, job, shape)
 
     def _key(self, system: Image, job: Image, shape: machine.Shape) -> str:
-        binary = os.stat(self._binary)
+        binary = Path(self._binary).stat()
         identity = f"{self._binary}:{binary.st_size}:{binary.st_mtime_ns}"
         return machine.digest(
             identity,
