@@ -1,0 +1,44 @@
+"""``cloche gc``: clear what killed runs left, and images that nothing uses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloche.session.collect import Leftovers
+
+
+@click.command("gc")
+def gc() -> None:
+    """Clear what killed runs left, and images that nothing uses.
+
+    Runs that are alive are not disturbed. Every `cloche run` does the first part by itself.
+    """
+    from cloche.config import data_dir, sessions_dir, vms_dir
+    from cloche.image.store import ImageStore
+    from cloche.session import SessionRegistry
+    from cloche.session.collect import collect_leftovers
+
+    left = asyncio.run(collect_leftovers(SessionRegistry(sessions_dir()), vms_dir()))
+    lines = [*_told(left), *(f"removed {path}" for path in ImageStore(data_dir()).gc())]
+    click.echo("\n".join(lines) or "nothing to clear")
+    problems = [vm for vm in left.vms if vm.problem]
+    for vm in problems:
+        click.echo(f"cannot clear VM {vm.vm_id}: {vm.problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+
+
+def _told(left: Leftovers) -> Iterator[str]:
+    for session in left.sessions:
+        yield f"cleared session {session.id} of workflow {session.workflow!r}: process {session.pid} is gone"
+    for vm in left.vms:
+        if vm.killed is not None:
+            yield f"ended process {vm.killed} of VM {vm.vm_id}"
+        if vm.problem is None:
+            yield f"removed VM {vm.vm_id}"

@@ -1,0 +1,35 @@
+"""Settings: the operator's files, the environment, flags; what a repository asks; where everything lives.
+
+Two configurations, never mixed. The operator's says what is allowed. A repository's ``cloche.toml`` comes
+with the code, may be hostile, and can only ask or narrow. See docs/configuration.md.
+"""
+
+from cloche.config.loading import REPOSITORY_FILE, SYSTEM_FILE, load_settings, variable
+from cloche.config.paths import config_dir, data_dir, runtime_dir, sessions_dir, state_dir, vms_dir
+from cloche.config.settings import (
+    DEFAULT_IMAGE,
+    ImageSettings,
+    LimitSettings,
+    SessionSettings,
+    Settings,
+    VmSettings,
+)
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "REPOSITORY_FILE",
+    "SYSTEM_FILE",
+    "ImageSettings",
+    "LimitSettings",
+    "SessionSettings",
+    "Settings",
+    "VmSettings",
+    "config_dir",
+    "data_dir",
+    "load_settings",
+    "runtime_dir",
+    "sessions_dir",
+    "state_dir",
+    "variable",
+    "vms_dir",
+]

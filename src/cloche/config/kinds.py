@@ -1,0 +1,76 @@
+"""Kinds of configuration values: how each is read, and what to tell who wrote something else."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloche.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIB = 1024 * 1024
+PROVIDERS = ("auto", "qemu", "sandbox", "fake")
+NETWORKS = ("user", "none")
+
+
+class Kind(NamedTuple):
+    """How a value is read: what to tell a user who wrote another, and the function; ValueError refuses."""
+
+    expected: str
+    read: Callable[[object], object]
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value
+
+
+def _size(value: object) -> int:
+    size = parse_size(value) if isinstance(value, str) else _whole(value)
+    if size < MIB:
+        raise ValueError
+    return size
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError  # noqa: TRY004 - every kind refuses in one way
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+def _labels(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError  # noqa: TRY004 - every kind refuses in one way
+    return {_text(label).lower(): _text(image) for label, image in value.items()}
+
+
+def _one_of(*choices: str) -> Kind:
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return Kind("one of " + ", ".join(f'"{choice}"' for choice in choices), read)
+
+
+WHOLE = Kind("a whole number of at least 1", _whole)
+SIZE = Kind('a size of at least 1M, such as "512M" or "2GiB"', _size)
+FLAG = Kind("true or false", _flag)
+TEXT = Kind("a text", _text)
+PROVIDER = _one_of(*PROVIDERS)
+NETWORK = _one_of(*NETWORKS)
+LABELS = Kind("a table of labels and image names, both texts", _labels)
+
+
+def setting(kind: Kind, default: Any) -> Any:
+    """Declare a key of a section: how it is read, and what it is when nobody says."""
+    return field(default=default, metadata={"kind": kind})

@@ -1,0 +1,100 @@
+"""The operator's settings, typed, with their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cloche.config.kinds import FLAG, MIB, NETWORK, PROVIDER, SIZE, TEXT, WHOLE, Kind, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_IMAGE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """``[session]``. ``max_concurrent``: sessions of this user on this machine at a time."""
+
+    max_concurrent: int = setting(WHOLE, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class VmSettings:
+    """``[vm]``: what a run's VM is when neither a flag nor the repository says. Sizes are bytes."""
+
+    provider: str = setting(PROVIDER, "auto")
+    cpus: int = setting(WHOLE, 2)
+    memory: int = setting(SIZE, 2048 * MIB)
+    disk: int = setting(SIZE, 16 * 1024 * MIB)
+    network: str = setting(NETWORK, "user")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """``[limits]``: the most a repository may ask for; ``None`` is what ``[vm]`` gives anyway."""
+
+    cpus: int | None = setting(WHOLE, None)
+    memory: int | None = setting(SIZE, None)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """``[image]``. ``host_ca``: images take the host's certificate authorities; ``mirror``: Debian's."""
+
+    host_ca: bool = setting(FLAG, default=False)
+    mirror: str | None = setting(TEXT, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the operator configured. ``runs_on`` maps labels (lower case, ``*`` allowed) to images."""
+
+    session: SessionSettings = field(default_factory=SessionSettings)
+    vm: VmSettings = field(default_factory=VmSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    image: ImageSettings = field(default_factory=ImageSettings)
+    runs_on: Mapping[str, str] = field(default_factory=dict)
+
+    def image_for(self, labels: Sequence[str]) -> str | None:
+        """Tell the image that serves a job's ``runs-on`` labels; ``None`` when none serves them all.
+
+        Labels are compared without case, as GitHub does. ``self-hosted``, ``linux`` and this machine's
+        architecture say nothing about the image.
+        """
+        telling = [label.lower() for label in labels if label.lower() not in _neutral_labels()]
+        images = {self._image_of(label) for label in telling}
+        if not images:
+            return DEFAULT_IMAGE if labels else None
+        return images.pop() if len(images) == 1 else None
+
+    def _image_of(self, label: str) -> str | None:
+        if label in self.runs_on:
+            return self.runs_on[label]
+        for pattern, image in self.runs_on.items():
+            if fnmatch.fnmatchcase(label, pattern):
+                return image
+        foreign = label.endswith("-arm") and "arm64" not in _neutral_labels()  # GitHub's ubuntu-24.04-arm
+        return DEFAULT_IMAGE if label.startswith("ubuntu-") and not foreign else None
+
+
+def _neutral_labels() -> set[str]:
+    machine = os.uname().machine
+    return {"self-hosted", "linux", {"x86_64": "x64", "aarch64": "arm64"}.get(machine, machine)}
+
+
+SECTIONS: dict[str, Any] = {
+    "session": SessionSettings,
+    "vm": VmSettings,
+    "limits": LimitSettings,
+    "image": ImageSettings,
+}
+
+
+def kinds(section: str) -> dict[str, Kind]:
+    """List a section's keys and their kinds."""
+    return {key.name: key.metadata["kind"] for key in dataclasses.fields(SECTIONS[section])}
