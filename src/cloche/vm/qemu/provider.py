@@ -93,17 +93,23 @@ class QemuProvider:
     async def allocate(self, spec: VmSpec) -> Allocation:
         """See VmProvider."""
         started = time.perf_counter()
-        system, job = self._images.resolve("system", "system"), self._images.resolve(spec.image, "job")
-        async with self._choosing:
-            if self._accelerator is None:
-                self._accelerator = await self._probe.choose(
-                    self._binary, lambda: self._kvm_boots(system, job, spec)
-                )
-        shape = machine.Shape(self._accelerator, spec.cpus, spec.memory, spec.disk)
+        accelerator = await self.choose_accelerator(spec)
+        system, job = self._resolve(spec)
+        shape = machine.Shape(accelerator, spec.cpus, spec.memory, spec.disk)
         template = await self._templates.get(system, job, shape, self._note)
         vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
         self._live[vm.id] = vm
         return Allocation(vm, time.perf_counter() - started, "restored" if self._use_templates else "booted")
+
+    async def choose_accelerator(self, spec: VmSpec) -> machine.Accelerator:
+        """``kvm`` if a guest with this image really boots under it here, else ``tcg``; found out once."""
+        async with self._choosing:
+            if self._accelerator is None:
+                self._accelerator = await self._probe.choose(self._binary, lambda: self._kvm_boots(spec))
+            return self._accelerator
+
+    def _resolve(self, spec: VmSpec) -> tuple[Image, Image]:
+        return self._images.resolve("system", "system"), self._images.resolve(spec.image, "job")
 
     async def release(self, vm: Vm) -> None:
         """See VmProvider."""
@@ -169,8 +175,9 @@ class QemuProvider:
             raise
         return QemuVm(vm_id, process, lease)
 
-    async def _kvm_boots(self, system: Image, job: Image, spec: VmSpec) -> bool:
+    async def _kvm_boots(self, spec: VmSpec) -> bool:
         """Boot a real guest under KVM and see whether it answers."""
+        system, job = self._resolve(spec)
         self._note(f"checking whether KVM runs a guest here (at most {PROBE_DEADLINE:g} s, once)")
         shape = machine.Shape("kvm", spec.cpus, spec.memory, spec.disk)
         return await self._templates.answers(system, job, shape, PROBE_DEADLINE)

@@ -1,0 +1,44 @@
+"""The ``cloche`` command: its subcommands are imported only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import ClassVar
+
+import click
+
+from cloche import __version__
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one-line helps, and imports the one that is called."""
+
+    commands_by_name: ClassVar[dict[str, tuple[str, str]]] = {
+        "run": ("cloche.cli.run:run", "Run workflows in a VM of their own."),
+        "image": ("cloche.cli.image:image", "Build, import and look at images."),
+        "doctor": ("cloche.cli.doctor:doctor", "Say what this machine can do, and what to type to mend it."),
+        "gc": ("cloche.cli.gc:gc", "Clear what killed runs left, and images that nothing uses."),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Name all commands, in the order that people meet them."""
+        return list(self.commands_by_name)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command."""
+        if cmd_name not in self.commands_by_name:
+            return None
+        module, _, name = self.commands_by_name[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.commands_by_name.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cloche")
+def cloche() -> None:
+    """Run GitHub-Actions workflows on this machine, one microVM per workflow."""
