@@ -6,11 +6,11 @@ The rules, and which mistakes hide which, are those of actions/runner
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cloche.expressions import ExpressionError
 from cloche.expressions.values import fold
-from cloche.workflow.findings import did_you_mean
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 from cloche.workflow.schema import (
     Anything,
@@ -72,11 +72,11 @@ class _Checker:
 
     def _interpret(self, node: Scalar, allowed: Allowed) -> Scalar | Templated | Insert:
         """Return what the scalar says; a wrong expression is noted, and the scalar stays text."""
-        try:
-            return interpret(node, allowed)
-        except ExpressionError as error:
-            self._findings.add(error.message, node.position, error.hint)
+        seen = interpret(node, allowed)
+        if isinstance(seen, ExpressionError):
+            self._findings.add(seen.message, node.position, seen.hint)
             return node
+        return seen
 
     def _scalar(
         self, seen: Scalar | Templated | Insert, node: Scalar, definition: Definition, allowed: Allowed
@@ -98,7 +98,7 @@ class _Checker:
                 known += option.constants
             elif kind and isinstance(option, kind):
                 return
-        self._findings.add(f"Unexpected value '{text}'", node.position, did_you_mean(text, known))
+        self._findings.add_unknown(f"Unexpected value '{text}'", node.position, text, known)
 
     def _sequence(self, node: Sequence, definition: Definition, allowed: Allowed) -> None:
         option = next((one for one in options(definition) if isinstance(one, SequenceValue)), None)
@@ -155,23 +155,24 @@ class _Checker:
             self._scalar(key, key, first.loose_key, first.loose_key.allowed)
             self.value(value, first.loose_value, allowed | first.loose_value.allowed)
         else:
-            self._findings.add(f"Unexpected value '{text}'", key.position, self._key_hint(text, candidates))
+            self._unknown_key(text, key, candidates)
         return candidates
 
-    def _key_hint(self, text: str, candidates: list[MappingValue]) -> str | None:
+    def _unknown_key(self, text: str, key: Scalar, candidates: list[MappingValue]) -> None:
+        message = f"Unexpected value '{text}'"
         if text == "<<":
-            return (
-                "merge keys are not part of GitHub's YAML; repeat the keys, or use an alias for a whole value"
-            )
+            hint = "merge keys are not part of GitHub's YAML; repeat the keys, or alias a whole value"
+            self._findings.add(message, key.position, hint)
+            return
         known = {name for one in candidates for name in one.properties} - self._unadvertised
-        return did_you_mean(text, sorted(known))
+        self._findings.add_unknown(message, key.position, text, sorted(known))
 
     def _check_complete(
         self, node: Mapping, candidates: list[MappingValue], seen: set[str], *, has_expression_key: bool
     ) -> None:
         if len(candidates) > 1:
-            names = [name for one in candidates for name in one.properties]
-            telling = {name for name in names if names.count(name) == 1} - self._unadvertised
+            counts = Counter(name for one in candidates for name in one.properties)
+            telling = {name for name, count in counts.items() if count == 1} - self._unadvertised
             self._findings.add(
                 "There's not enough info to determine what you meant. "
                 f"Add one of these properties: {', '.join(sorted(telling))}",

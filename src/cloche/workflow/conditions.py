@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cloche.expressions import ExpressionError, condition
@@ -23,10 +24,18 @@ def read_condition(scalar: Scalar, allowed: Allowed, findings: Findings) -> Cond
     Notes what is wrong with it; a condition that is wrong comes back as ``success()``.
     """
     text = scalar.value if isinstance(scalar.value, str) else plain_text(scalar)
+    expression = _condition(text, allowed)
+    if isinstance(expression, str):
+        return Condition(expression, scalar.position)
+    if OPEN not in text:  # what is wrong inside ${{ }} the schema has noted already
+        findings.add(expression.message, scalar.position, expression.hint)
+    return Condition(IMPLIED, scalar.position)
+
+
+@lru_cache(maxsize=256)
+def _condition(text: str, allowed: Allowed) -> str | ExpressionError:
+    """Parse, remembering: with aliases one long condition may stand in a file thousands of times."""
     try:
-        expression = condition(text, contexts=allowed.contexts, functions=allowed.functions)
+        return condition(text, contexts=allowed.contexts, functions=allowed.functions)
     except ExpressionError as error:
-        if OPEN not in text:  # what is wrong inside ${{ }} the schema has noted already
-            findings.add(error.message, scalar.position, error.hint)
-        expression = IMPLIED
-    return Condition(expression, scalar.position)
+        return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, WorkflowError
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _MAX_DIAGNOSTICS = 100
 _MAX_MESSAGE = 500
+_MAX_WORD = 100
+
+# What a terminal might act on. A message quotes the file, and the file may be anyone's.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Findings:
@@ -24,12 +28,20 @@ class Findings:
 
     def add(self, message: str, position: Position, hint: str | None = None) -> None:
         """Note one thing that is wrong."""
-        if len(self._found) < _MAX_DIAGNOSTICS:
-            short = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}[...]"
-            self._found.append(Diagnostic(short, position, hint))
+        if not self._full:
+            self._found.append(diagnostic(message, position, hint))
+
+    def add_unknown(self, message: str, position: Position, written: str, known: Iterable[str]) -> None:
+        """Note a word that is not known, with the known word that is nearest to it as the hint."""
+        if not self._full:
+            self.add(message, position, _did_you_mean(written, known))
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._found) >= _MAX_DIAGNOSTICS
 
     def check(self) -> None:
         """Raise WorkflowError with everything noted so far, by position, if there is anything."""
@@ -38,9 +50,16 @@ class Findings:
             raise WorkflowError(tuple(by_position))
 
 
-def did_you_mean(written: str, known: Iterable[str]) -> str | None:
-    """Return a hint with the known word that is nearest to ``written``, if one is near."""
-    if len(written) > _MAX_MESSAGE:
+def diagnostic(message: str, position: Position, hint: str | None = None) -> Diagnostic:
+    """Return a diagnostic whose message is short and harmless to print."""
+    short = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}[...]"
+    return Diagnostic(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", short), position, hint)
+
+
+def _did_you_mean(written: str, known: Iterable[str]) -> str | None:
+    from difflib import get_close_matches  # only a wrong file pays for it
+
+    if len(written) > _MAX_WORD:
         return None
-    near = difflib.get_close_matches(written.lower(), list(known), n=1)
+    near = get_close_matches(written.lower(), list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else None

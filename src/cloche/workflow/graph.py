@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,35 +14,38 @@ if TYPE_CHECKING:
 def layers(jobs: Mapping[str, Job]) -> tuple[tuple[str, ...], ...]:
     """Return job ids in layers: each job stands one layer after the last one it needs, in file order.
 
-    ``jobs`` is a checked workflow's: every need is known and there is no cycle (ValueError otherwise).
+    ``jobs`` is a checked workflow's: every need is known and there is no cycle (CycleError otherwise).
     """
-    waiting = dict(jobs)
-    done: set[str] = set()
+    sorter = TopologicalSorter({id_: job.needs for id_, job in jobs.items()})
+    sorter.prepare()
+    place = {id_: index for index, id_ in enumerate(jobs)}
     result = []
-    while waiting:
-        layer = tuple(id_ for id_, job in waiting.items() if done.issuperset(job.needs))
-        if not layer:
-            raise ValueError(f"jobs that wait for each other or for unknown jobs: {', '.join(waiting)}")
-        result.append(layer)
-        done.update(layer)
-        for id_ in layer:
-            del waiting[id_]
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=place.__getitem__)
+        result.append(tuple(ready))
+        sorter.done(*ready)
     return tuple(result)
 
 
 def dependents(jobs: Mapping[str, Job], id_: str) -> tuple[str, ...]:
     """Return every job that needs ``id_``, directly or through others, in file order."""
-    found = {id_}
-    for layer in layers(jobs):
-        found.update(other for other in layer if found.intersection(jobs[other].needs))
-    return tuple(other for other in jobs if other in found and other != id_)
+    needed_by: dict[str, list[str]] = {}
+    for other, job in jobs.items():
+        for need in job.needs:
+            needed_by.setdefault(need, []).append(other)
+    return _reachable(jobs, id_, needed_by)
 
 
 def ancestors(jobs: Mapping[str, Job], id_: str) -> tuple[str, ...]:
     """Return every job that ``id_`` needs, directly or through others, in file order."""
-    found = {id_}
-    for layer in reversed(layers(jobs)):
-        for other in layer:
-            if other in found:
-                found.update(jobs[other].needs)
-    return tuple(other for other in jobs if other in found and other != id_)
+    return _reachable(jobs, id_, {other: list(job.needs) for other, job in jobs.items()})
+
+
+def _reachable(jobs: Mapping[str, Job], start: str, edges: Mapping[str, list[str]]) -> tuple[str, ...]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = [other for other in edges.get(waiting.pop(), ()) if other not in found]
+        found.update(new)
+        waiting += new
+    return tuple(other for other in jobs if other in found)

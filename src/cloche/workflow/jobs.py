@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.expressions.values import fold
 from cloche.workflow.conditions import IMPLIED, read_condition
 from cloche.workflow.definitions import JOB_CONDITION
-from cloche.workflow.findings import did_you_mean
 from cloche.workflow.identifiers import Identifiers
 from cloche.workflow.model import Condition, Job, RunDefaults, Strategy
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
@@ -94,44 +92,47 @@ def _needs(node: Mapping, spelling: dict[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(spelling.get(fold(text), text) for text in texts))
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A job and those of its needs that have not been met."""
-
-    id: str
-    needs: list[Scalar]
-
-
 def _check_needs(jobs: Mapping, findings: Findings) -> None:
     """Note needs that no job has and needs that go round in a circle, as GitHub finds them."""
-    waiting = [
-        _Waiting(key.text, _need_scalars(value)) if isinstance(value, Mapping) else _Waiting(key.text, [])
-        for key, value in jobs
-    ]
-    ready = [job.id for job in waiting if not job.needs]
-    if not ready:
-        hint = "let one of the jobs start without `needs`"
-        message = "The workflow must contain at least one job with no dependencies."
-        findings.add(message, jobs.position, hint if jobs.entries else None)
+    waiting = {key.text: _need_scalars(value) for key, value in jobs if isinstance(value, Mapping)}
+    if not any(not needs for needs in waiting.values()):
+        _note_no_start(jobs, waiting, findings)
         return
-    waiting = [job for job in waiting if job.needs]
-    while ready:
-        done = fold(ready.pop())
-        for job in waiting:
-            job.needs = [need for need in job.needs if fold(plain_text(need)) != done]
-        ready += [job.id for job in waiting if not job.needs]
-        waiting = [job for job in waiting if job.needs]
+    started = _startable(waiting)
     ids = {fold(key.text): key.text for key, _ in jobs}
-    for job in waiting:
-        for need in job.needs:
-            _note_unmet(job.id, need, ids, findings)
+    for id_, needs in waiting.items():
+        for need in needs:
+            text = plain_text(need)
+            if fold(text) not in ids:
+                message = f"Job '{id_}' depends on unknown job '{text}'."
+                findings.add_unknown(message, need.position, text, ids.values())
+            elif id_ not in started and ids[fold(text)] not in started:
+                message = (
+                    f"Job '{id_}' depends on job '{text}' which creates a cycle in the dependency graph."
+                )
+                findings.add(message, need.position)
 
 
-def _note_unmet(job: str, need: Scalar, ids: dict[str, str], findings: Findings) -> None:
-    text = plain_text(need)
-    if fold(text) in ids:
-        message = f"Job '{job}' depends on job '{text}' which creates a cycle in the dependency graph."
-        findings.add(message, need.position)
-    else:
-        message = f"Job '{job}' depends on unknown job '{text}'."
-        findings.add(message, need.position, did_you_mean(text, ids.values()))
+def _note_no_start(jobs: Mapping, waiting: dict[str, list[Scalar]], findings: Findings) -> None:
+    if waiting or not jobs.entries:
+        message = "The workflow must contain at least one job with no dependencies."
+        findings.add(message, jobs.position, "take `needs` from the job that is to start first")
+
+
+def _startable(waiting: dict[str, list[Scalar]]) -> set[str]:
+    """Return the jobs whose turn comes when every job runs as soon as its needs have run."""
+    missing = {id_: {fold(plain_text(need)) for need in needs} for id_, needs in waiting.items()}
+    needed_by: dict[str, list[str]] = {}
+    for id_, needs in missing.items():
+        for need in needs:
+            needed_by.setdefault(need, []).append(id_)
+    ready = [id_ for id_, needs in missing.items() if not needs]
+    started: set[str] = set()
+    while ready:
+        done = ready.pop()
+        started.add(done)
+        for id_ in needed_by.get(fold(done), ()):
+            missing[id_].discard(fold(done))
+            if not missing[id_]:
+                ready.append(id_)
+    return started

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cloche.expressions import ExpressionError, parse_template, to_string
+from cloche.expressions import ExpressionError, Template, parse_template, to_string
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 
 if TYPE_CHECKING:
@@ -28,19 +29,30 @@ class Templated:
     """A scalar whose value is known only when its expressions are evaluated."""
 
 
-def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert:
+def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert | ExpressionError:
     """Tell what ``scalar`` is: a literal (``${{ 'text' }}`` is one), a template, or ``${{ insert }}``.
 
-    Raises ExpressionError for an expression that is none or uses what is not ``allowed``.
+    It is an ExpressionError if its expression is none or uses what is not ``allowed``.
     """
     if not isinstance(scalar.value, str) or OPEN not in scalar.value:
         return scalar
     if is_insert(scalar):
         return Insert()
-    template = parse_template(scalar.value, contexts=allowed.contexts, functions=allowed.functions)
+    template = _template(scalar.value, allowed)
+    if isinstance(template, ExpressionError):
+        return template
     if template.is_literal:
         return Scalar(template.literal, template.literal, scalar.position, quoted=True)
     return Templated()
+
+
+@lru_cache(maxsize=256)
+def _template(text: str, allowed: Allowed) -> Template | ExpressionError:
+    """Parse, remembering: with aliases one long expression may stand in a file thousands of times."""
+    try:
+        return parse_template(text, contexts=allowed.contexts, functions=allowed.functions)
+    except ExpressionError as error:
+        return error
 
 
 def is_insert(scalar: Scalar) -> bool:
@@ -80,6 +92,7 @@ def plain_value(node: Node) -> Value:
 def _constant(text: str) -> str:
     """Return the text in ``${{ 'text' }}``; any other text as it is."""
     try:
-        return parse_template(text).literal
+        template = parse_template(text)
     except ExpressionError:
         return text
+    return template.literal if template.is_literal else text

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloche.workflow.filters import PatternError, compile_pattern, ignored, included
+from cloche.workflow.cron import MESSAGE as INVALID_CRON
+from cloche.workflow.cron import is_cron
+from cloche.workflow.filters import ignored, included
 from cloche.workflow.model import Trigger
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 from cloche.workflow.templates import plain_text
@@ -97,53 +99,43 @@ def _passes(only: tuple[str, ...], not_: tuple[str, ...], names: tuple[str, ...]
 
 
 def read_triggers(node: Node | None, findings: Findings) -> dict[str, Trigger]:
-    """Read ``on`` as triggers by event, in file order. Notes filter patterns that are none.
+    """Read ``on`` as triggers by event, in file order. Notes cron expressions that are none.
 
     The schema has been checked; what it refused is passed over.
     """
-    if isinstance(node, Scalar):
-        return {node.text: Trigger(node.text, node.position)}
-    if isinstance(node, Sequence):
-        names = [item for item in node.items if isinstance(item, Scalar)]
-        return {item.text: Trigger(item.text, item.position) for item in names}
     if isinstance(node, Mapping):
-        return {key.text: _trigger(key, value, findings) for key, value in node}
-    return {}
+        _check_crons(node.get("schedule"), findings)
+        return {key.text: _trigger(key, value) for key, value in node}
+    return {text: Trigger(text, item.position) for text, item in _strings(node)}
 
 
-def _trigger(key: Scalar, config: Node, findings: Findings) -> Trigger:
+def _check_crons(schedule: Node | None, findings: Findings) -> None:
+    for item in schedule.items if isinstance(schedule, Sequence) else ():
+        cron = item.get("cron") if isinstance(item, Mapping) else None
+        if isinstance(cron, Scalar) and plain_text(cron) and not is_cron(plain_text(cron)):
+            findings.add(INVALID_CRON, cron.position)
+
+
+def _trigger(key: Scalar, config: Node) -> Trigger:
     if not isinstance(config, Mapping):
         return Trigger(key.text, key.position)
 
-    def patterns(name: str) -> tuple[str, ...]:
-        return _patterns(config.get(name), findings)
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(text for text, _ in _strings(config.get(name)))
 
     inputs = config.get("inputs")
     return Trigger(
         key.text,
         key.position,
-        types=tuple(text for text, _ in _strings(config.get("types"))),
-        branches=patterns("branches"),
-        branches_ignore=patterns("branches-ignore"),
-        tags=patterns("tags"),
-        tags_ignore=patterns("tags-ignore"),
-        paths=patterns("paths"),
-        paths_ignore=patterns("paths-ignore"),
+        types=texts("types"),
+        branches=texts("branches"),
+        branches_ignore=texts("branches-ignore"),
+        tags=texts("tags"),
+        tags_ignore=texts("tags-ignore"),
+        paths=texts("paths"),
+        paths_ignore=texts("paths-ignore"),
         inputs=inputs if isinstance(inputs, Mapping) else None,
     )
-
-
-def _patterns(node: Node | None, findings: Findings) -> tuple[str, ...]:
-    found = []
-    for text, scalar in _strings(node):
-        try:
-            compile_pattern(text)
-        except PatternError as error:
-            hint = "put a backslash before a character that is meant as itself"
-            findings.add(f"Invalid filter pattern: {error}", scalar.position, hint)
-        else:
-            found.append(text)
-    return tuple(found)
 
 
 def _strings(node: Node | None) -> list[tuple[str, Scalar]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cloche.workflow.findings import did_you_mean
+from cloche.workflow.filters import PatternError, compile_pattern
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 from cloche.workflow.templates import OPEN, has_expression, is_insert, plain_text
 
@@ -67,7 +67,7 @@ CHECKOUT_REFUSED = frozenset(
     }
 )
 SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python")
-EXCLUSIVE_FILTERS = ("branches", "tags", "paths")
+PATTERN_FILTERS = ("branches", "tags", "paths")
 
 _CHECKOUT = re.compile(r"actions/checkout@[^@]+", re.IGNORECASE)
 _CHECKOUT_HINT = "Cloche checks out the repository at hand as it is; fetch anything else in a `run` step"
@@ -109,14 +109,28 @@ class _Refusal:
             self._inserts(value)
 
     def _filters(self, on: Node | None) -> None:
-        """Refuse filters that GitHub's server does not take together."""
+        """Refuse filters that GitHub's server does not take: a pair of opposites, patterns that are none."""
         for _, config in _entries(on):
-            for name in EXCLUSIVE_FILTERS:
-                written = [key for key, _ in _entries(config) if key.text in {name, f"{name}-ignore"}]
+            for name in PATTERN_FILTERS:
+                written = [
+                    (key, value) for key, value in _entries(config) if key.text in {name, f"{name}-ignore"}
+                ]
+                for _, patterns in written:
+                    self._patterns(patterns)
                 if len(written) > 1:
                     message = f"You may only define one of `{name}` and `{name}-ignore` for a single event"
                     hint = f"write what to leave out as `{name}` patterns that start with !"
-                    self._findings.add(message, written[1].position, hint)
+                    self._findings.add(message, written[1][0].position, hint)
+
+    def _patterns(self, node: Node) -> None:
+        for item in node.items if isinstance(node, Sequence) else (node,):
+            if not isinstance(item, Scalar) or item.value is None:
+                continue
+            try:
+                compile_pattern(plain_text(item))
+            except PatternError as error:
+                hint = "put a backslash before a character that is meant as itself"
+                self._findings.add(f"Invalid filter pattern: {error}", item.position, hint)
 
     def _job(self, job: Node) -> None:
         self._keys(job, JOB_KEYS)
@@ -165,7 +179,7 @@ class _Refusal:
                 "Invalid shell option. Shell must be a valid built-in "
                 "(bash, sh, cmd, powershell, pwsh, python) or a format string containing '{0}'"
             )
-            self._findings.add(message, shell.position, did_you_mean(text, SHELLS))
+            self._findings.add_unknown(message, shell.position, text, SHELLS)
 
     def _action(self, uses: Scalar, inputs: Node | None) -> None:
         text = plain_text(uses)
@@ -190,7 +204,7 @@ class _Refusal:
         else:
             known = CHECKOUT_ANY_VALUE | CHECKOUT_ONLY_FALSE
             message = f"actions/checkout has no input `{name}`"
-            self._findings.add(message, key.position, did_you_mean(name, sorted(known)))
+            self._findings.add_unknown(message, key.position, name, sorted(known))
 
 
 def _entries(node: Node | None) -> Iterator[tuple[Scalar, Node]]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
-from cloche.errors import Diagnostic, Position, WorkflowError
+from cloche.errors import Position, WorkflowError
+from cloche.workflow.findings import diagnostic
 from cloche.workflow.nodes import Mapping, Node, Scalar, Sequence
 from cloche.workflow.scalars import (
     TAG_STRING,
@@ -32,19 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a file may cost: characters of text, depth of nesting, YAML events with aliases expanded.
+    """What a file may cost: characters, depth of nesting, and with aliases expanded YAML events and bytes.
 
-    The defaults are GitHub's (actions/runner, ``ParseOptions`` and ``YamlObjectReader``).
+    The defaults are GitHub's (actions/runner, ``ParseOptions``, ``YamlObjectReader``, ``TemplateMemory``).
     """
 
     characters: int = 1024 * 1024
     depth: int = 50
     events: int = 50_000
+    size: int = 10 * 1024 * 1024
 
 
 # What libyaml accepts; everything else is refused here, by name and position.
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _BYTES_PER_CHARACTER = 4
+_BYTES_PER_NODE = 24  # how GitHub counts size: a fixed part, and two bytes a character
 _STYLES = {"'": "SingleQuoted", '"': "DoubleQuoted", "|": "Literal", ">": "Folded"}
 
 
@@ -120,15 +123,16 @@ def _hint(message: str, character: str) -> str | None:
 
 
 def _fail(message: str, position: Position, hint: str | None = None) -> NoReturn:
-    raise WorkflowError((Diagnostic(message, position, hint),))
+    raise WorkflowError((diagnostic(message, position, hint),))
 
 
 @dataclass(slots=True)
 class _Part:
-    """A finished node with what it costs: YAML events and levels of nesting, aliases expanded."""
+    """A finished node with what it costs: YAML events, bytes and levels of nesting, aliases expanded."""
 
     node: Node
     events: int
+    size: int
     height: int
 
 
@@ -140,6 +144,7 @@ class _Open:
     position: Position
     anchor: str | None
     first_event: int
+    size_before: int
     height: int = 1
     key: Scalar | None = None
     items: list[Node] = field(default_factory=list)
@@ -158,6 +163,7 @@ class _Builder:
         self._path = path
         self._limits = limits
         self._events = 0
+        self._size = 0
         self._documents = 0
         self._open: list[_Open] = []
         self._anchors: dict[str, _Part | None] = {}
@@ -165,9 +171,12 @@ class _Builder:
 
     def add(self, event: yaml.Event) -> None:
         """Take the next event; raises WorkflowError where the file breaks a rule."""
-        self._count(1, event)
+        size = (
+            _BYTES_PER_NODE + 2 * len(event.value) if isinstance(event, yaml.ScalarEvent) else _BYTES_PER_NODE
+        )
+        self._count(1, size, event)
         if isinstance(event, yaml.ScalarEvent):
-            self._place(_Part(self._scalar(event), 1, 0), event.anchor)
+            self._place(_Part(self._scalar(event), 1, size, 0), event.anchor)
         elif isinstance(event, yaml.CollectionStartEvent):
             self._start(event)
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -195,8 +204,11 @@ class _Builder:
         mark = event.start_mark
         return Position(self._path, mark.line + 1, mark.column + 1) if mark else Position(self._path, 1, 1)
 
-    def _count(self, events: int, event: yaml.Event) -> None:
+    def _count(self, events: int, size: int, event: yaml.Event) -> None:
         self._events += events
+        self._size += size
+        if self._size > self._limits.size:
+            self.fail("Maximum object size exceeded", self._position(event))
         if self._events > self._limits.events:
             self.fail("Maximum YAML nodes exceeded", self._position(event))
 
@@ -207,13 +219,14 @@ class _Builder:
     def _start(self, event: yaml.CollectionStartEvent) -> None:
         self._check_depth(1, event)
         mapping = isinstance(event, yaml.MappingStartEvent)
-        self._open.append(_Open(mapping, self._position(event), event.anchor, self._events))
+        self._open.append(_Open(mapping, self._position(event), event.anchor, self._events, self._size))
         if event.anchor:
             self._anchors[event.anchor] = None
 
     def _end(self) -> None:
         done = self._open.pop()
-        self._place(_Part(done.node(), self._events - done.first_event + 1, done.height), done.anchor)
+        events, size = self._events - done.first_event + 1, self._size - done.size_before
+        self._place(_Part(done.node(), events, size, done.height), done.anchor)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         if event.anchor not in self._anchors:
@@ -222,7 +235,7 @@ class _Builder:
         if part is None:
             self.fail(f"The anchor '{event.anchor}' contains itself", self._position(event))
         self._check_depth(part.height, event)
-        self._count(part.events - 1, event)
+        self._count(part.events - 1, part.size, event)
         self._place(part, None)
 
     def _place(self, part: _Part, anchor: str | None) -> None:
