@@ -30,6 +30,7 @@ class Region:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._lines: Sequence[Line] = ()
+        self._columns = 1
 
     def update(self, above: str, lines: Sequence[Line] | None, size: terminal_size) -> None:
         """Let ``above`` (whole lines) scroll by and show ``lines``, or with ``None`` those already there."""
@@ -40,10 +41,13 @@ class Region:
         frame = [self._erase(size), above, f"{_NO_WRAP}{shown}{_WRAP}" if lines else ""]
         cursor = (_HIDE_CURSOR if lines else "") if not self._lines else ("" if lines else _SHOW_CURSOR)
         self._sink.write(f"{_BEGIN_FRAME}{''.join(frame)}{cursor}{_END_FRAME}")
-        self._lines = tuple(lines)
+        self._lines, self._columns = tuple(lines), size.columns
 
     def _erase(self, size: terminal_size) -> str:
-        """Go back to where the lines began, counting what a narrower terminal folded since."""
-        rows = sum(max(1, -(-line.width // size.columns)) for line in self._lines)
+        """Go back to where the lines began, counting what a narrower terminal folded since.
+
+        A line too wide when it was drawn was clipped then, and took one row.
+        """
+        rows = sum(max(1, -(-min(line.width, self._columns) // size.columns)) for line in self._lines)
         rows = min(rows, size.lines - 1)
         return f"\r\x1b[{rows}A\x1b[J" if rows > 0 else ""

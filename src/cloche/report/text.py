@@ -38,8 +38,8 @@ _MINUTE = 60
 _HOUR = 60 * _MINUTE
 
 _PLAIN_SYMBOLS = str.maketrans(
-    "✓✗○⊘■●▶▸▾·│\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}…─━╸•⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏",
-    "+xo-#*>>v-|>~-=-*|/-\\|/-\\|/",
+    "✓✗○⊘■●▶▸▾·│…─━╸•⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏",
+    "+xo-#*>>v-|~-=-*|/-\\|/-\\|/",
 )
 
 
@@ -101,7 +101,7 @@ def indented(text: str, prefix: str) -> str:
 def duration(milliseconds: float) -> str:
     """Say a duration as people do: ``87 ms``, ``8.1 s``, ``2 m 05 s``, ``1 h 02 m``."""
     milliseconds = max(milliseconds, 0)
-    if milliseconds < _SECOND:
+    if round(milliseconds) < _SECOND:
         return f"{milliseconds:.0f} ms"
     if milliseconds < _MINUTE * _SECOND - 50:
         return f"{milliseconds / _SECOND:.1f} s"

@@ -20,7 +20,6 @@ RUNNING = "●"
 STARTED = "▶"
 FOLDED = "▸"
 OPEN = "▾"
-_WITHIN = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 
 _ENDINGS = {
     "success": "succeeded",
@@ -87,13 +86,13 @@ def job_remark(job: JobState) -> str:
 
 
 def job_label(run: RunState, job: JobState, *, with_workflow: bool) -> str:
-    """Name a job, with its workflow where several are shown."""
-    return f"{run.workflow} {_WITHIN} {job.name}" if with_workflow else job.name
+    """Name a job, with its workflow where several are shown, as GitHub names checks."""
+    return f"{run.workflow} / {job.name}" if with_workflow else job.name
 
 
 def step_label(job: JobState, step: StepState) -> str:
     """Name a step with its job."""
-    return f"{job.name} {_WITHIN} {step.name}"
+    return f"{job.name} / {step.name}"
 
 
 def annotation_place(annotation: Annotation) -> str:
