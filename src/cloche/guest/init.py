@@ -10,11 +10,14 @@ import os
 import select
 import signal
 import socket
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from cloche.guest import processes, protocol, spawn
 from cloche.guest.link import Link, LinkClosed
+
+if TYPE_CHECKING:
+    import subprocess
 
 _SIGNAL_CODE = 128
 
@@ -22,8 +25,8 @@ _SIGNAL_CODE = 128
 @dataclass
 class _Running:
     number: int
-    collect: list[str] = field(default_factory=list)
-    error: str | None = None
+    process: subprocess.Popen[bytes]
+    collect: list[str]
 
 
 class Init:
@@ -32,7 +35,7 @@ class Init:
     def __init__(self, agent: socket.socket, cgroup: int | None, *, single_user: bool) -> None:
         """``cgroup`` is a descriptor of the job's cgroup folder, ``None`` where there are no cgroups."""
         self._link = Link(agent.fileno(), agent)
-        self._cgroup = cgroup
+        self._spawner = spawn.Spawner(cgroup)
         self._running: dict[int, _Running] = {}
         self._users = spawn.UserTable(single=single_user)
         self._null = os.open("/dev/null", os.O_RDWR)
@@ -42,6 +45,8 @@ class Init:
         wake, notify = os.pipe()
         for descriptor in (wake, notify):
             os.set_blocking(descriptor, False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)  # what is ignored here would be ignored by every program
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
         poll = select.poll()
@@ -104,20 +109,15 @@ class Init:
 
     def _start(self, header: protocol.Header, payload: bytes, stdin: int, output: int) -> None:
         number = int(str(header["s"]))
-        group = None
         try:
-            program = self._program(header, payload)
-            group = self._step_group(number)
-            pid, error = spawn.start(program, stdin, output, group)
-        except (KeyError, OSError) as problem:
-            text = problem.args[0] if isinstance(problem, KeyError) else str(problem)
-            self._link.send({"t": "exit", "s": number, "code": spawn.NOT_EXECUTABLE, "error": str(text)})
+            process = self._spawner.start(self._program(header, payload), number, stdin, output)
+        except (spawn.StartError, KeyError) as error:
+            code = error.code if isinstance(error, spawn.StartError) else spawn.NOT_EXECUTABLE
+            self._link.send({"t": "exit", "s": number, "code": code, "error": str(error.args[0])})
             return
-        finally:
-            if group is not None:
-                os.close(group)
         collect = header.get("collect")
-        self._running[pid] = _Running(number, list(collect) if isinstance(collect, list) else [], error)
+        paths = [str(path) for path in collect] if isinstance(collect, list) else []
+        self._running[process.pid] = _Running(number, process, paths)
 
     def _signal(self, number: int, signal_number: int) -> None:
         """Where there are no control groups: the program and its descendants, as far as they can be told."""
@@ -138,12 +138,6 @@ class Init:
             files=files,
             terminal=bool(header.get("tty")),
         )
-
-    def _step_group(self, number: int) -> int | None:
-        if self._cgroup is None:
-            return None
-        os.mkdir(f"s{number}", dir_fd=self._cgroup)
-        return os.open(f"s{number}/cgroup.procs", os.O_WRONLY, dir_fd=self._cgroup)
 
     def _reap(self) -> None:
         while True:
@@ -170,7 +164,7 @@ class Init:
                     },
                     content[: protocol.MAX_COLLECTED],
                 )
-        code = os.waitstatus_to_exitcode(status)
+        code = running.process.returncode = os.waitstatus_to_exitcode(status)
         killed = -code if code < 0 else None
         self._link.send(
             {
@@ -178,7 +172,6 @@ class Init:
                 "s": running.number,
                 "code": _SIGNAL_CODE + killed if killed else code,
                 "signal": killed,
-                "error": running.error,
                 "utime": user,
                 "stime": system,
                 "rss": rss,

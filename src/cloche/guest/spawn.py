@@ -1,7 +1,6 @@
-"""Starting one program in a job root: what happens between fork and exec.
+"""Starting one program in a job root: its user, its files, its control group.
 
-Runs in the job's init, whose root, namespaces and cgroup the child inherits. The child reports a failure to
-start through a pipe that a successful exec closes.
+Runs in the job's init, whose root and namespaces the program inherits.
 """
 
 from __future__ import annotations
@@ -9,17 +8,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import stat
 import struct
+import subprocess
 import termios
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 DEFAULT_USER = "runner"
-_OOM_SCORE = b"500"  # a step goes before anything else when memory runs out; GitHub's runner sets the same
-_MAX_ERROR = 4096
+_PROGRAM_SCORE = (
+    b"500"  # a step goes before anything else when memory runs out; GitHub's runner sets the same
+)
+_OWN_SCORE = b"-1000"
 
 
 @dataclass(frozen=True)
@@ -104,58 +109,124 @@ class Program:
     terminal: bool
 
 
-def start(program: Program, stdin: int, output: int, cgroup: int | None) -> tuple[int, str | None]:
-    """Fork and exec. Returns the process id and, when it could not start, why.
+class Spawner:
+    """Starts programs for a job's init.
 
-    ``cgroup`` is an open ``cgroup.procs`` that the child writes itself into before it is anything else, so that
-    none of its descendants can escape being counted and killed with it.
+    A Python function between fork and exec would be simpler to read, but under emulation the pages it touches
+    cost more than everything else here; so what a child must inherit (control group, readiness to be killed
+    when memory runs out) is set on the init itself, and taken back when the child is there.
     """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _become(program, stdin, output, cgroup, writer)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        error = pipe.read(_MAX_ERROR).decode(errors="replace")
-    return pid, error or None
+
+    def __init__(self, cgroup: int | None) -> None:
+        """``cgroup`` is a descriptor of the job's control group, ``None`` where there are none."""
+        self._cgroup = cgroup
+        self._home = None if cgroup is None else os.open("init/cgroup.procs", os.O_WRONLY, dir_fd=cgroup)
+        try:
+            self._score: int | None = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(self._score, _OWN_SCORE)
+        except PermissionError:  # where the init is not root outside, its score is the host's business
+            self._score = None
+
+    def start(self, program: Program, number: int, stdin: int, output: int) -> subprocess.Popen[bytes]:
+        """Write the program's files, then fork and exec it in a control group of its own, ``s<number>``.
+
+        The caller keeps the returned object until it has reaped the process, and tells it the return code.
+        Raises StartError.
+        """
+        try:
+            with _as_user(program.user):
+                for path, content in program.files:
+                    _write(path, content)
+        except OSError as error:
+            raise StartError(NOT_EXECUTABLE, _explain(error, "a file of the step")) from error
+        try:
+            with self._in_group(number), self._killable():
+                return _popen(program, stdin, output)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError) and error.filename != program.cwd
+            code = NOT_FOUND if missing else NOT_EXECUTABLE
+            raise StartError(code, _explain(error, program.argv[0])) from error
+
+    @contextlib.contextmanager
+    def _in_group(self, number: int) -> Iterator[None]:
+        """Be in the program's control group while it is forked: it is born there, and nothing of it escapes."""
+        if self._cgroup is None or self._home is None:
+            yield
+            return
+        os.mkdir(f"s{number}", dir_fd=self._cgroup)
+        group = os.open(f"s{number}/cgroup.procs", os.O_WRONLY, dir_fd=self._cgroup)
+        try:
+            os.write(group, b"0")
+            yield
+        finally:
+            os.close(group)
+            os.write(self._home, b"0")
+
+    @contextlib.contextmanager
+    def _killable(self) -> Iterator[None]:
+        """Be a candidate when memory runs out, as the program is to be; the init itself is none."""
+        if self._score is None:
+            yield
+            return
+        os.write(self._score, _PROGRAM_SCORE)
+        try:
+            yield
+        finally:
+            os.write(self._score, _OWN_SCORE)
 
 
-def _become(program: Program, stdin: int, output: int, cgroup: int | None, errors: int) -> None:
-    code = NOT_EXECUTABLE
+def _popen(program: Program, stdin: int, output: int) -> subprocess.Popen[bytes]:
+    user = program.user
+    as_root = user.uid == 0
+    return subprocess.Popen(
+        program.argv,
+        env=program.env,
+        cwd=program.cwd,
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        close_fds=False,  # the agent's own descriptors are closed on exec, each by itself
+        start_new_session=True,
+        user=None if as_root else user.uid,
+        group=None if as_root else user.gid,
+        extra_groups=None if as_root else user.groups,
+        preexec_fn=_take_terminal if program.terminal else None,  # noqa: PLW1509 - one thread, and rare
+    )
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _explain(error: OSError, otherwise: str) -> str:
+    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+    return f"{name or otherwise}: {error.strerror}"
+
+
+class StartError(Exception):
+    """A program could not be started: the code a shell would give, and why."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextlib.contextmanager
+def _as_user(user: User) -> Iterator[None]:
+    """Act on files as ``user`` would, so that what it may not write is not written for it either."""
+    if user.uid == 0:
+        yield
+        return
+    own = os.getgroups()
+    os.setgroups(user.groups)
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
     try:
-        _prepare(program, stdin, output, cgroup)
-        for path, content in program.files:
-            _write(path, content)
-        os.chdir(program.cwd)
-        os.execvpe(program.argv[0], program.argv, program.env)  # noqa: S606 - the very point
-    except FileNotFoundError as error:
-        code = NOT_FOUND
-        _report(errors, f"{error.filename or program.argv[0]}: {error.strerror}")
-    except BaseException as error:  # noqa: BLE001 - whatever it is, a child must never return into the agent's loop
-        _report(errors, f"{program.argv[0]}: {error}")
-    os._exit(code)
-
-
-def _report(errors: int, text: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(errors, text.encode()[:_MAX_ERROR])
-
-
-def _prepare(program: Program, stdin: int, output: int, cgroup: int | None) -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    os.setsid()
-    if cgroup is not None:
-        os.write(cgroup, b"0")
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
-        score.write(_OOM_SCORE)
-    if program.terminal:
-        fcntl.ioctl(output, termios.TIOCSCTTY, 0)
-    os.dup2(stdin, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    become_user(program.user)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(own)
 
 
 def become_user(user: User) -> None:
@@ -175,10 +246,12 @@ def _write(path: str, content: bytes) -> None:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         descriptor = os.open(path, flags, 0o644)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    try:
         view = memoryview(content)
         while view:
-            view = view[file.write(view) or 0 :]
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
 
 
 def read_collected(path: str, limit: int) -> bytes | None:
