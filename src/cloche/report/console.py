@@ -196,10 +196,12 @@ class ConsoleReporter:
             case RunStarted():
                 self._line((run.workflow, "bold"), (f" · {run.event} · {run.path}", "dim"))
             case SessionCreated():
-                whose = [run.workflow] if self._several() else []
-                self._facts([*whose, *wording.guest_facts(event, brief=True)], columns)
-            case Notice() if event.level != "debug" or self._debug:
-                self._put(self._painted(table.signed(event.level, visible(event.message), columns=columns)))
+                facts = wording.guest_facts(event, brief=True)
+                self._facts([run.workflow, *facts] if self._several() else facts, columns)
+            case Notice() if self._summary.is_news(event) and (event.level != "debug" or self._debug):
+                whose = f"{run.workflow}: " if self._several() else ""
+                message = whose + visible(event.message)
+                self._put(self._painted(table.signed(event.level, message, columns=columns)))
             case RunFinished() if self._multiple:
                 self._line((wording.ending(run), f"bold {style_of(run.conclusion)}"))
             case RunFinished():

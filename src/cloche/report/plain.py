@@ -68,7 +68,7 @@ class Plain:
                 self._out.write(f"{run.workflow} · {run.event} · {run.path}\n")
             case SessionCreated():
                 self._out.write(f"{self._workflow(run)}{' · '.join(wording.guest_facts(event))}\n")
-            case Notice() if event.level != "debug" or self._debug:
+            case Notice() if self._summary.is_news(event) and (event.level != "debug" or self._debug):
                 self._out.write(indented(f"{event.level}: {visible(event.message)}", self._workflow(run)))
             case RunFinished():
                 self._out.write(f"{wording.ending(run)}\n" if self._multiple else closing(run))

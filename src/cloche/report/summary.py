@@ -197,6 +197,12 @@ class Summary:
         """Give the runs that have not finished."""
         return [run for run in self.runs.values() if run.conclusion is None]
 
+    def is_news(self, notice: Notice) -> bool:
+        """Tell whether a notice is worth showing: runs of one machine say the same of it, errors aside."""
+        others = (run for run in self.runs.values() if run.run_id != notice.run_id)
+        said = (old for run in others for old in run.notices if old.level != "error")
+        return all((old.level, old.message) != (notice.level, notice.message) for old in said)
+
     def accompanied_jobs(self) -> list[tuple[RunState, JobState]]:
         """Give the jobs of active runs whose lines have to say whose they are."""
         return [(run, job) for run in self.active() for job in run.jobs.values() if job.accompanied]

@@ -126,6 +126,21 @@ def test_notices_come_as_they_are(story: Story) -> None:
     assert "inner" not in text
 
 
+def test_what_several_runs_say_of_the_machine_is_said_once(story: Story, another_story: Story) -> None:
+    text = shown(
+        story.started(),
+        another_story.started(),
+        story.notice("no KVM", "warning"),
+        another_story.notice("no KVM", "warning"),
+        story.notice("VM lost", "error"),
+        another_story.notice("VM lost", "error"),
+        multiple=True,
+    )
+    assert text.count("CI │ warning: no KVM\n") == 1
+    assert text.count("no KVM") == 1
+    assert text.count("VM lost") == 2
+
+
 def test_debug_lines_show_when_asked(story: Story) -> None:
     events = story.started(), story.job(), story.step(), story.annotation("inner state", "debug")
     assert "inner state" not in shown(*events)

@@ -23,10 +23,8 @@ from cloche.report.text import (
 
 SGR = re.compile(r"\x1b\[[0-9;:]*m")
 HOSTILE_PIECES = st.sampled_from(
-    br"\x1b \x1b[ \x1b] \x1bP \x9b \x9d [2J 31m 0;title \x07 \x1b\\ \x9c 8;;http://e 52;c;aGk= ?1049h 1;1H m"
-    br" text \r \n \t \x08 \x00 \x7f \u202e \xfc \ud800"
-    .decode("unicode_escape")
-    .split(" ")
+    rb"\x1b \x1b[ \x1b] \x1bP \x9b \x9d [2J 31m 0;title \x07 \x1b\\ \x9c 8;;http://e 52;c;aGk= ?1049h 1;1H m"
+    rb" text \r \n \t \x08 \x00 \x7f \u202e \xfc \ud800".decode("unicode_escape").split(" ")
 )
 
 
