@@ -1,6 +1,6 @@
 """The one place that knows what each processor architecture is called by the others.
 
-Another architecture is an entry here (and hashes of its Node wheels in ``recipe.py``), not a change elsewhere.
+Another architecture is an entry here, and hashes of its Node wheels in ``recipe.py``; nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from cloche.errors import ImageError
 class Architecture:
     """One architecture under all its names.
 
-    ``name`` is the kernel's (``uname -m``), ``debian`` also what OCI calls it, ``wheels`` the platform tags of
-    Python wheels that run on the job image, best first.
+    ``name`` is the kernel's (``uname -m``), ``debian`` also what OCI calls it, ``wheels`` are the platform tags
+    of Python wheels that run on the job image, best first.
     """
 
     name: str

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     """Told what is being done and how much of the whole is behind, from 0 to 1."""
 
     Maker = Callable[[Recipe, Path, BinaryIO, Progress, str | None], Mapping[str, object]]
-    """Fills the directory ``files`` of a workspace with a recipe's image; returns additions to its manifest."""
+    """Fills the directory ``files`` of a workspace with a recipe's image; returns additions to the manifest."""
 
 _BOOTSTRAP_DEADLINE = 40 * 60.0
 _DOWNLOAD_DEADLINE = 15 * 60.0
@@ -88,8 +88,8 @@ def build(
 ) -> Image:
     """Build a recipe's image and name it. A builder that was faster leaves nothing to do, unless ``force``.
 
-    ``mirror`` is a Debian mirror to use instead of mmdebstrap's choice. Raises ImageError when programs or disk
-    space are missing (saying which and how much), or when a step fails (naming its log).
+    ``mirror`` is a Debian mirror to use instead of mmdebstrap's choice. Raises ImageError when programs or
+    disk space are missing (saying which and how much), or when a step fails (naming its log).
     """
     check_space(store.root, recipe.space)
     with store.building(recipe.digest):
@@ -116,7 +116,7 @@ def build(
 
 
 def manifest_base(files: Path, kind: Kind, architecture: str) -> dict[str, object]:
-    """What every image's manifest says."""
+    """Start a manifest with what every image's says."""
     return {
         "format": FORMAT,
         "kind": kind,
@@ -130,7 +130,7 @@ def pack(tree: Path, target: Path, log: BinaryIO) -> None:
     """Write the files below ``tree`` into a compressed read-only file system."""
     require("mkfs.erofs")
     # Not built reproducibly: one time for all files would make every .pyc in it stale.
-    argv = as_root(["mkfs.erofs", "-zlz4hc", str(target), str(tree)])
+    argv = as_root(["mkfs.erofs", "--quiet", "-zlz4hc", str(target), str(tree)])
     run(argv, what="mkfs.erofs", log=log, deadline=_PACK_DEADLINE)
 
 
@@ -160,7 +160,7 @@ def make_image(
     progress("packing", _PACKING_BEGINS)
     if recipe.kind == "job":
         pack(tree, files / "job.erofs", log)
-        extra: Mapping[str, object] = {}
+        extra: Mapping[str, object] = {"config": recipe.config()}
     else:
         extra = {"release": take_kernel(tree, files)}
         pack(tree, files / "system.erofs", log)
@@ -284,7 +284,7 @@ def _add_node(archive: tarfile.TarFile, wheel: Path, directory: str) -> None:
             if not entry.is_dir() and (path == "bin/node" or path.startswith("lib/node_modules/")):
                 executable = bool(entry.external_attr >> 16 & 0o111)
                 _add(archive, f"opt/cloche/{directory}/{path}", content.read(entry), executable=executable)
-    # The wheel has copies in bin/ that look for their libraries in the wrong place; Node's own layout has links.
+    # The wheel's bin/ has copies that look for their libraries in the wrong place; Node's own layout has links.
     for command, script in _NODE_COMMANDS.items():
         _add_link(archive, f"opt/cloche/{directory}/bin/{command}", f"../lib/node_modules/{script}")
 

@@ -44,7 +44,7 @@ def allocated(tree: Path) -> int:
 
 @contextmanager
 def explained(store: ImageStore, topic: str, needed: int) -> Iterator[BinaryIO]:
-    """Open a log for a build of ``topic``; failures of the block tell where it is, and whether the disk is full."""
+    """Open a log for making ``topic``; failures of the block say where it is, and whether the disk is full."""
     with store.log(topic) as (path, log):
         try:
             yield log

@@ -80,8 +80,8 @@ die "switch_root failed"
 def build_initramfs(system: Image, agent_archive: bytes, modules: Sequence[str] = BOOT_MODULES) -> bytes:
     """Make the initramfs (newc cpio) that boots ``system`` and runs ``agent_archive`` as PID 1.
 
-    ``agent_archive`` is a Python zip application. ``modules`` are inserted in the order given, each after what it depends on. The same inputs give the same
-    bytes. Raises ImageError when the image lacks a module.
+    ``agent_archive`` is a Python zip application. ``modules`` are inserted in the order given, each after what
+    it depends on. The same inputs give the same bytes. Raises ImageError when the image lacks a module.
     """
     files = module_files(read_dependencies(system.modules / "modules.dep"), modules)
     archive = _Cpio()
@@ -183,7 +183,7 @@ class _Cpio:
         self._inode += 1
         path = name.encode() + b"\0"
         links = 2 if stat.S_ISDIR(mode) else 1
-        # inode, mode, uid, gid, links, mtime, size, device it is on, device it is, length of its name, checksum
+        # inode, mode, uid, gid, links, mtime, size, device it is on, device it is, length of name, checksum
         fields = (self._inode, mode, 0, 0, links, 0, len(content), 0, 0, *device, len(path), 0)
         header = b"070701" + b"".join(b"%08X" % field for field in fields)
         self._chunks += [_padded(header + path), _padded(content)]

@@ -1,8 +1,8 @@
 """Running the programs that build images: with a deadline, a log, and nobody left behind.
 
-What needs root runs as root of the machine or, for other users, as root of a user namespace in which the user's
-own id is 0 and the range of /etc/subuid follows. Either way it has mount and PID namespaces of its own, so that
-ending one process ends all, and no mount outlives them.
+What needs root runs as root of the machine or, for other users, as root of a user namespace in which the
+user's own id is 0 and the range of /etc/subuid follows. Either way it has mount and PID namespaces of its own,
+so that ending one process ends all, and no mount outlives them.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def run(
 ) -> None:
     """Run a program to its end, its output going to ``log`` and line by line to ``on_line``.
 
-    ``what`` names it in errors; ``deadline`` is in seconds. Whatever ends this call early (the deadline, Ctrl-C,
-    an error in ``on_line``) kills the program's process group first. Raises ImageError when it cannot start,
-    fails, or takes too long.
+    ``what`` names it in errors; ``deadline`` is in seconds. Whatever ends this call early (the deadline,
+    Ctrl-C, an error in ``on_line``) kills the program's process group first. Raises ImageError when it cannot
+    start, fails, or takes too long.
     """
     require(argv[0])
     log.write(f"$ {' '.join(argv)}\n".encode())

@@ -38,8 +38,9 @@ class Recipe:
     """Everything an image is made from.
 
     ``hooks`` are shell scripts, run in order with the root of the new system as ``$1``; ``authorities`` are
-    certificates (PEM) the image shall trust beside Debian's own. ``space`` is the bytes that building needs on
-    disk at most; like ``name`` it takes no part in the digest.
+    certificates (PEM) the image shall trust beside Debian's own; ``environment`` is what every step of a job
+    starts from. ``space`` is the bytes that building needs on disk at most; like ``name`` it takes no part in
+    the digest.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Recipe:
     hooks: tuple[str, ...]
     wheels: tuple[Wheel, ...] = ()
     authorities: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
     space: int
 
     @property
@@ -58,13 +60,17 @@ class Recipe:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, object]:
-        """The recipe as JSON-ready data, without what does not change the image."""
+        """Return the recipe as JSON-ready data, without what does not change the image."""
         data = asdict(self)
         del data["name"], data["space"]
         return {"format": FORMAT, **data}
 
+    def config(self) -> dict[str, object]:
+        """Return what a job image says about the processes that start in it, as imported images do."""
+        return {"env": dict(self.environment), "user": "runner", "workdir": "/home/runner/work"}
+
     def machine(self) -> Architecture:
-        """The architecture it is for. Raises ImageError when that is not known here."""
+        """Look up the architecture it is for. Raises ImageError when that is not known here."""
         return architecture_named(self.architecture)
 
 
@@ -75,7 +81,7 @@ def digest_of(data: object) -> str:
 
 
 def system_recipe(architecture: Architecture | None = None) -> Recipe:
-    """What a guest itself runs: kernel, its modules, the agent's Python. Jobs never see it."""
+    """Describe what a guest itself runs: kernel, its modules, the agent's Python. Jobs never see it."""
     machine = architecture or host_architecture()
     return Recipe(
         name=SYSTEM_NAME,
@@ -83,13 +89,13 @@ def system_recipe(architecture: Architecture | None = None) -> Recipe:
         architecture=machine.name,
         suite="bookworm",
         packages=("busybox-static", "crun", "e2fsprogs", "iproute2", "kmod", "mount", "nftables", "python3"),
-        hooks=(_KERNEL_HOOK.replace("@KERNEL@", machine.kernel_package), _SYSTEM_TRIM_HOOK),
+        hooks=(_KERNEL_HOOK.replace("@KERNEL@", machine.kernel_package), _NAMES_HOOK, _TRIM_HOOK),
         space=1200 * MIB,
     )
 
 
 def default_job_recipe(*, host_ca: bool = False, architecture: Architecture | None = None) -> Recipe:
-    """What a CI job expects to find. With ``host_ca`` the host's extra authorities are part of it.
+    """Describe what a CI job expects to find. With ``host_ca`` the host's extra authorities are part of it.
 
     Raises ImageError when the host's certificates cannot be read.
     """
@@ -100,9 +106,10 @@ def default_job_recipe(*, host_ca: bool = False, architecture: Architecture | No
         architecture=machine.name,
         suite="bookworm",
         packages=_JOB_PACKAGES,
-        hooks=(_JOB_HOOK,),
+        hooks=(_JOB_HOOK, _NAMES_HOOK),
         wheels=_NODE_WHEELS[machine.name],
         authorities=host_authorities() if host_ca else (),
+        environment=(("LANG", "C.UTF-8"), *(_OWN_BUNDLES if host_ca else ())),
         space=3500 * MIB,
     )
 
@@ -113,7 +120,7 @@ _DISTRIBUTION = Path("/usr/share/ca-certificates")
 
 
 def host_authorities() -> tuple[str, ...]:
-    """The certificates this host trusts beyond its distribution's own, as PEM, sorted.
+    """List the certificates this host trusts beyond its distribution's own, as PEM, sorted.
 
     The host's bundle is ``SSL_CERT_FILE`` or Debian's usual place. Raises ImageError when it cannot be read.
     """
@@ -134,8 +141,8 @@ def host_authorities() -> tuple[str, ...]:
 
 
 def certificates(text: str) -> set[str]:
-    """The PEM certificates in a text, line ends made the same."""
-    return {"\n".join(found.split("\n")) + "\n" for found in _CERTIFICATE.findall(text.replace("\r", ""))}
+    """Find the PEM certificates in a text; line ends are made the same."""
+    return {found + "\n" for found in _CERTIFICATE.findall(text.replace("\r", ""))}
 
 
 _JOB_PACKAGES = (
@@ -165,6 +172,11 @@ _JOB_PACKAGES = (
     "zstd",
 )
 
+# Programs that trust a list of their own instead of the system's, unless told otherwise.
+_OWN_BUNDLES = tuple(
+    (variable, str(_BUNDLE)) for variable in ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+)
+
 _NODE_WHEELS = {
     "x86_64": (
         Wheel(
@@ -180,8 +192,8 @@ _NODE_WHEELS = {
     ),
 }
 
-# The package is unpacked instead of installed: installing it pulls in a generator of initramfs images, and ours
-# is made by Cloche. dpkg-deb unpacks beside the root because /lib there is a link it would replace.
+# The package is unpacked instead of installed: installing it pulls in a generator of initramfs images, and
+# ours is made by Cloche. dpkg-deb unpacks beside the root because /lib there is a link it would replace.
 _KERNEL_HOOK = r"""
 set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
@@ -200,11 +212,24 @@ rm -r "$1/kernel"
 chroot "$1" depmod -a "$release"
 """
 
-_SYSTEM_TRIM_HOOK = r"""
+# No package is installed or removed in a guest's own system, so what serves only that can go.
+_TRIM_HOOK = r"""
 set -eu
-rm -rf "$1"/usr/share/bash-completion "$1"/usr/share/info "$1"/usr/share/lintian "$1"/usr/share/zoneinfo \
-    "$1"/usr/share/perl5 "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/var/log/*
-mkdir -p "$1/run/cloche"
+cd "$1"
+rm -rf usr/bin/perl* usr/lib/*-linux-gnu/*.a usr/lib/*-linux-gnu/*perl* usr/share/bash-completion \
+    usr/share/info usr/share/lintian usr/share/perl* usr/share/zoneinfo \
+    var/cache/debconf/*-old var/lib/dpkg/*-old var/log/*
+"""
+
+# mmdebstrap leaves the building host's name and name servers behind.
+_NAMES_HOOK = r"""
+set -eu
+cd "$1/etc"
+rm -f hostname resolv.conf
+echo cloche >hostname
+: >resolv.conf
+printf '127.0.0.1 localhost\n127.0.1.1 cloche\n::1 localhost ip6-localhost ip6-loopback\n' >hosts
+chmod 0644 hostname resolv.conf hosts
 """
 
 # Numbers and paths are GitHub's hosted runners': user runner, uid 1001, tools in /opt/hostedtoolcache.

@@ -47,7 +47,7 @@ def default_root() -> Path:
 
 
 class ImageStore:
-    """The images of one user on this machine. Cheap to construct; safe to use from several processes at once."""
+    """The images of one user on this machine. Cheap to construct; safe for several processes at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -257,7 +257,7 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or _SHORT_DIGEST.fullmatch(name):
         raise ImageError(
             f"{name!r} cannot name an image",
-            hint="use up to 64 letters, digits, dots, dashes and underscores, starting with a letter or digit",
+            hint="use up to 64 letters, digits, dots, dashes and underscores; a letter or digit first",
         )
 
 
