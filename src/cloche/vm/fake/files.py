@@ -261,7 +261,7 @@ class FileSystem:
                 self._unpack(archive, entry, path)
 
     def _unpack(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, base: str) -> None:
-        target = posixpath.join(base, posixpath.normpath("/" + entry.name)[1:])
+        target = posixpath.join(base, posixpath.normpath(f"/{entry.name}").lstrip("/"))
         if entry.isdir():
             self.make_folders(target)
             self.find(target).mode = entry.mode

@@ -49,7 +49,7 @@ async def execute(call: Call, *, depth: int = 0) -> int:
         raise error(errno.ENOENT, call.argv[0])
     node = files.find(path, call.cwd)
     if isinstance(node, Program):
-        return await call.task.root.programs[node.name](call)
+        return await _run_own(call, node.name)
     if not isinstance(node, File) or not node.mode & 0o111:
         raise error(errno.EACCES, call.argv[0])
     if depth == MAX_INTERPRETERS:
@@ -57,3 +57,14 @@ async def execute(call: Call, *, depth: int = 0) -> int:
     first = decode(bytes(node.content).split(b"\n", 1)[0])
     interpreter = (first[2:].split(None, 1) if first.startswith("#!") else []) or ["/bin/sh"]
     return await execute(replace(call, argv=[*interpreter, path, *call.argv[1:]]), depth=depth + 1)
+
+
+async def _run_own(call: Call, name: str) -> int:
+    try:
+        return await call.task.root.programs[name](call)
+    except BrokenPipeError:
+        raise
+    except OSError as wrong:
+        return await call.complain(f"{wrong.filename}: {wrong.strerror}")
+    except (ValueError, IndexError):
+        return await call.complain(f"{' '.join(call.argv[1:])}: arguments the fake does not know")

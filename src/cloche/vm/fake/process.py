@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError
@@ -13,7 +14,7 @@ from cloche.vm.fake.streams import Call, Empty, Pipe, Streams
 from cloche.vm.guest import MAX_COLLECTED, CollectedFile, ExecSpec, ExitStatus, TtySize
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator
 
     from cloche.vm.fake.files import FileSystem
     from cloche.vm.fake.provider import FakeRoot
@@ -22,20 +23,22 @@ _HARMLESS = {0, signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 
 
-class FakeTask:
-    """One process of a job root: a task with a pid, which signals end or, where trapped, interrupt."""
+Work = Callable[["FakeTask"], Coroutine[None, None, int]]
+"""What a process does."""
 
-    def __init__(
-        self, root: FakeRoot, pid: int, work: Callable[[FakeTask], Coroutine[None, None, int]]
-    ) -> None:
+
+class FakeTask:
+    """One process of a job root: a task with a pid, that signals end or, where trapped, leave a note with."""
+
+    def __init__(self, root: FakeRoot, pid: int, work: Work, terminal: TtySize | None = None) -> None:
         self.root = root
         self.pid = pid
+        self.terminal = terminal
         self.children: list[FakeTask] = []
         self.traps: dict[int, str] = {}
         self.pending: list[int] = []
         self.killed: int | None = None
-        self.terminal: TtySize | None = None
-        self._foreground: set[asyncio.Task[int]] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
         self.running = asyncio.create_task(self._run(work))
 
     @property
@@ -43,7 +46,14 @@ class FakeTask:
         """The job's file system."""
         return self.root.files
 
-    async def _run(self, work: Callable[[FakeTask], Coroutine[None, None, int]]) -> int:
+    @property
+    def status(self) -> int:
+        """How it ended, as a shell says it; raises what it raised."""
+        if self.running.cancelled():  # before it had begun
+            return SIGNALLED + (self.killed or signal.SIGKILL)
+        return self.running.result()
+
+    async def _run(self, work: Work) -> int:
         try:
             return await work(self)
         except BrokenPipeError:
@@ -53,35 +63,42 @@ class FakeTask:
                 raise
             return SIGNALLED + self.killed
 
-    def start_child(self, work: Callable[[FakeTask], Coroutine[None, None, int]]) -> FakeTask:
-        """Start a background process."""
-        child = self.root.start(work)
-        child.terminal = self.terminal
-        child.traps = {number: action for number, action in self.traps.items() if number and not action}
+    def start_child(self, work: Work) -> FakeTask:
+        """Start a process of our own; it ignores the signals that we ignore."""
+        child = self.root.start(work, self.terminal)
+        child.traps = self.ignored
         self.children.append(child)
         return child
 
-    async def foreground(self, program: Coroutine[None, None, int]) -> int:
-        """Run a program that a trapped signal interrupts without ending this process."""
-        task = asyncio.create_task(program)
-        self._foreground.add(task)
-        try:
-            await asyncio.wait({task})
-        finally:
-            self._foreground.discard(task)
-            task.cancel()  # where this process was killed; a finished task does not mind
-        if task.cancelled():
-            return SIGNALLED + (self.pending[-1] if self.pending else signal.SIGTERM)
-        return task.result()
+    @property
+    def ignored(self) -> dict[int, str]:
+        """The traps that a new program keeps: those that ignore."""
+        return {number: action for number, action in self.traps.items() if number and not action}
+
+    async def run_child(self, work: Work) -> int:
+        """Start a process and wait for it; its status."""
+        child = self.start_child(work)
+        await asyncio.wait({child.running})
+        self.children.remove(child)
+        self.children += child.children
+        return child.status
 
     async def wait_for(self, pids: list[int]) -> int:
-        """Wait for these children, or all of them; the status of the last one named, else 0."""
+        """Wait for these children, or all of them; the status of the last one named, else 0.
+
+        A trapped signal ends the waiting, not the children.
+        """
         children = [child for child in self.children if not pids or child.pid in pids]
         if pids and not children:
             return NOT_FOUND
         for child in children:
-            await asyncio.wait({child.running})
-        return children[-1].running.result() if pids else 0
+            interruption = asyncio.get_running_loop().create_future()
+            self._waiting.add(interruption)
+            await asyncio.wait({child.running, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            self._waiting.discard(interruption)
+            if interruption.done():
+                return SIGNALLED + self.pending[-1]
+        return children[-1].status if pids else 0
 
     def kill(self, pid: int, number: int) -> bool:
         """Send a signal to one process of this root; false if there is none."""
@@ -98,17 +115,18 @@ class FakeTask:
         self.deliver(number)
 
     def deliver(self, number: int) -> None:
-        """Take a signal as a process does: die of it, ignore it, or have its trap run."""
+        """Take a signal as a process does: die of it, ignore it, or keep it for its trap."""
         action = None if number in _UNCATCHABLE else self.traps.get(number)
-        if number in _HARMLESS and action is None:
+        if self.running.done() or (number in _HARMLESS and action is None):
             return
         if action is None:
             self.killed = number
             self.running.cancel()
         elif action:
             self.pending.append(number)
-            for task in self._foreground:
-                task.cancel()
+            for interruption in self._waiting:
+                if not interruption.done():
+                    interruption.set_result(None)
 
 
 class FakeProcess:
@@ -122,8 +140,7 @@ class FakeProcess:
         self._error: str | None = None
         self._result: ExitStatus | None = None
         self._oom_kills = root.oom_kills
-        self._task = root.start(self._main)
-        self._task.terminal = spec.tty
+        self._task = root.start(self._main, spec.tty)
         self._ended = asyncio.create_task(self._supervise())
 
     async def _main(self, task: FakeTask) -> int:
@@ -161,7 +178,7 @@ class FakeProcess:
                 self._root.guest.lose(failure)
             return failure
         status = self._result or ExitStatus(
-            code=SIGNALLED + (self._task.killed or signal.SIGKILL) if ended.cancelled() else ended.result(),
+            code=self._task.status,
             signal=self._task.killed,
             error=self._error,
             oom_kills=self._root.oom_kills - self._oom_kills,
@@ -183,11 +200,12 @@ class FakeProcess:
         return found
 
     async def output(self) -> AsyncIterator[bytes]:
-        """Give standard output and error as they come."""
+        """Give standard output and error as they come; GuestLost if the guest dies."""
         while chunk := await self._output.read():
             yield chunk
-        if self._root.guest.lost is not None and not self._ended.done():
-            raise self._root.guest.lost
+        await asyncio.wait({self._ended})
+        if isinstance(lost := self._ended.result(), GuestError):
+            raise lost
 
     async def wait(self) -> ExitStatus:
         """Wait for the end; GuestLost if the guest died before."""

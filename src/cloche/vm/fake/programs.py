@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 import signal
 from typing import TYPE_CHECKING
 
 from cloche.vm.fake.files import File, Folder, Link
+from cloche.vm.fake.launch import execute
 from cloche.vm.fake.streams import WINDOW, decode
 
 if TYPE_CHECKING:
@@ -219,7 +221,8 @@ async def _ls(call: Call) -> int:
         try:
             node = call.task.files.find(name, call.cwd)
         except OSError as wrong:
-            status = await call.complain(f"cannot access '{name}': {wrong.strerror}")
+            await call.complain(f"cannot access '{name}': {wrong.strerror}")
+            status = 2
             continue
         names = sorted(node.entries) if isinstance(node, Folder) else [name]
         await call.print("".join(f"{n}\n" for n in names if hidden or n[0] != "." or n == name))
@@ -232,6 +235,15 @@ async def _pwd(call: Call) -> int:
 
 
 async def _env(call: Call) -> int:
+    env, words = dict(call.env), list(call.argv[1:])
+    if words[:1] == ["-i"]:
+        env, words = {}, words[1:]
+    while words and "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        env[name] = value
+    call = dataclasses.replace(call, argv=words, env=env)
+    if words:
+        return await execute(call)
     await call.print("".join(f"{name}={value}\n" for name, value in call.env.items()))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import posixpath
+import signal
 import time
 import uuid
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from cloche.vm.fake.files import Device, FileSystem, Link, Program
 from cloche.vm.fake.process import FakeProcess, FakeTask
 from cloche.vm.fake.programs import PROGRAMS
 from cloche.vm.fake.shell import bash
-from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, JobRootSpec
+from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, JobRootSpec, TtySize
 from cloche.vm.provider import MIB, Allocation, Vm, VmSpec, new_vm_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from cloche.vm.fake.process import Work
     from cloche.vm.fake.streams import Call
 
     Handler = Callable[[ExecSpec, Call], Awaitable[int | ExitStatus | None]]
@@ -58,10 +60,11 @@ class FakeRoot:
         self.programs = guest.programs
         self._pids = itertools.count(2)  # 1 is the root's init
 
-    def start(self, work: Callable[[FakeTask], Coroutine[None, None, int]]) -> FakeTask:
+    def start(self, work: Work, terminal: TtySize | None = None) -> FakeTask:
         """Start a process."""
-        task = FakeTask(self, next(self._pids), work)
+        task = FakeTask(self, next(self._pids), work, terminal)
         self.tasks[task.pid] = task
+        task.running.add_done_callback(lambda _: self.tasks.pop(task.pid))
         return task
 
     async def __aenter__(self) -> Self:
@@ -81,11 +84,10 @@ class FakeRoot:
 
     async def kill(self) -> None:
         """End every process."""
-        running = {task.running for task in self.tasks.values() if not task.running.done()}
-        for task in self.tasks.values():
-            task.killed = 9 if task.killed is None and not task.running.done() else task.killed
-            task.running.cancel()
-        if running:
+        while self.tasks:
+            running = [task.running for task in self.tasks.values()]
+            for task in list(self.tasks.values()):
+                task.deliver(signal.SIGKILL)
             await asyncio.wait(running)
 
     def _check(self) -> None:
@@ -170,7 +172,7 @@ class FakeGuest:
         self.lost = reason
         for root in self.roots:
             for task in root.tasks.values():
-                task.deliver(9)
+                task.deliver(signal.SIGKILL)
 
     async def open_job(self, spec: JobRootSpec) -> FakeRoot:
         """Make a job root."""

@@ -53,7 +53,7 @@ class ShellExit(Exception):  # noqa: N818 - control flow, not an error
 
 @dataclass(slots=True)
 class Shell:
-    """One shell process, or a copy of one for a subshell."""
+    """One shell process, or a copy of one for a subshell. ``inline``: its script came by ``-c``."""
 
     name: str
     task: FakeTask
@@ -62,6 +62,7 @@ class Shell:
     cwd: str
     parameters: list[str] = field(default_factory=list)
     options: set[str] = field(default_factory=set)
+    inline: bool = False
     status: int = 0
     line: int = 1
     background: int | None = None
@@ -186,7 +187,7 @@ class Shell:
             status = await self._piped(pipeline.commands, streams, tested=looked_at)
         if pipeline.negated:
             return int(status == 0)
-        if status != 0 and not tested and "errexit" in self.options:
+        if status != 0 and not tested and "errexit" in self.options and _counts(pipeline):
             await self._run_traps(streams)
             raise ShellExit(status)
         return status
@@ -297,13 +298,22 @@ class Shell:
         if "xtrace" in self.options:
             await streams.stderr.write(encode(f"+ {' '.join(arguments)}\n"))
 
-    async def program(self, argv: Sequence[str], env: dict[str, str], streams: Streams) -> int:
-        """Run a program and wait for it; 127 or 126, said, when there is none."""
+    async def program(
+        self, argv: Sequence[str], env: dict[str, str], streams: Streams, *, replacing: bool = False
+    ) -> int:
+        """Run a program, in this process or in a new one, to its end; 127 or 126, said, when there is none."""
         if find_program(self.task.files, argv[0], env, self.cwd) is None:
             problem = "No such file or directory" if "/" in argv[0] else "command not found"
             return await self.say(f"{argv[0]}: {problem}", streams, status=NOT_FOUND)
+
+        async def work(task: FakeTask) -> int:
+            return await execute(Call(argv, env, self.cwd, streams, task))
+
         try:
-            return await self.task.foreground(execute(Call(argv, env, self.cwd, streams, self.task)))
+            if replacing:
+                self.task.traps = self.task.ignored
+                return await work(self.task)
+            return await self.task.run_child(work)
         except PermissionError as wrong:
             return await self.say(f"{wrong.filename}: {wrong.strerror}", streams, status=NOT_EXECUTABLE)
 
@@ -351,7 +361,14 @@ class Shell:
 
     async def give_up(self, text: str, streams: Streams) -> None:
         """Say why and end the shell."""
-        raise ShellExit(await self.say(text, streams))
+        raise ShellExit(await self.say(text, streams, status=NOT_FOUND if self.inline else 1))
+
+
+def _counts(pipeline: tree.Pipeline) -> bool:
+    """Whether ``set -e`` looks at its status; what fails inside ``{ }``, ``if`` or a loop has been looked at."""
+    command = pipeline.commands[-1]
+    whole = isinstance(command, tree.Simple) or (isinstance(command, tree.Group) and command.subshell)
+    return whole or len(pipeline.commands) > 1
 
 
 def _substitutes(command: tree.Simple) -> bool:
@@ -382,7 +399,8 @@ async def bash(call: Call) -> int:
             return NOT_FOUND
     else:
         text = decode(await _drain(call.streams.stdin))
-    shell = Shell(name, call.task, {**call.env, "PWD": call.cwd}, {*call.env, "PWD"}, call.cwd, rest, options)
+    variables = {**call.env, "PWD": call.cwd}
+    shell = Shell(name, call.task, variables, set(variables), call.cwd, rest, options, command is not None)
     return await shell.main(text, call.streams)
 
 

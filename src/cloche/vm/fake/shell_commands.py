@@ -79,7 +79,7 @@ async def _source(shell: Shell, words: list[str], streams: Streams) -> int:
 async def _exec(shell: Shell, words: list[str], streams: Streams) -> int:
     if len(words) < 2:  # noqa: PLR2004 - redirecting the shell itself is not done here
         return await shell.say("`exec' of no program is not part of the fake shell", streams, status=SYNTAX)
-    raise ShellExit(await shell.program(words[1:], shell.env, streams))
+    raise ShellExit(await shell.program(words[1:], shell.env, streams, replacing=True))
 
 
 async def _shift(shell: Shell, _words: list[str], _streams: Streams) -> int:
@@ -113,7 +113,7 @@ async def _trap(shell: Shell, words: list[str], streams: Streams) -> int:
 
 async def _wait(shell: Shell, words: list[str], _streams: Streams) -> int:
     pids = [int(word) for word in words[1:] if word.isdecimal()]
-    return await shell.task.foreground(shell.task.wait_for(pids))
+    return await shell.task.wait_for(pids)
 
 
 async def _kill(shell: Shell, words: list[str], streams: Streams) -> int:

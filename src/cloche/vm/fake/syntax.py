@@ -28,7 +28,7 @@ from cloche.vm.fake.tree import (
     Word,
 )
 
-_OPERATOR = re.compile(r"&>>?|\d*(?:<<-|<<|>>|>&|<&|>\||<|>)|&&|\|\||;;|[;&|()]")
+_OPERATOR = re.compile(r"<<<|[<>]\(|&>>?|\d*(?:<<-|<<|>>|>&|<&|>\||<|>)|&&|\|\||;;|[;&|()]")
 _REDIRECT = re.compile(r"(\d*)(<<-|<<|>>|>&|>|<)|(&>>?)")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
@@ -36,6 +36,8 @@ _SPECIAL = "?$!#@*0123456789-"
 _BRACED = re.compile(rf"([A-Za-z_]\w*|[{_SPECIAL}])(:?[-+?=])?", re.ASCII)
 _CLOSERS = {"then", "elif", "else", "fi", "do", "done", "}", ")"}
 _REFUSED = {"case", "function", "select", "[[", "((", "time", "coproc"}
+_REFUSED_OPERATORS = {"<<<": "<<<", "<(": "<(…)", ">(": ">(…)"}
+_MAX_SHOWN = 40
 _END_OF_WORD = " \t\n;&|()<>"
 
 
@@ -89,6 +91,8 @@ class _Parser:
             self.at += 1
             return _Token("newline", "newline")
         found = _OPERATOR.match(self.text, self.at)
+        if found and found[0] in _REFUSED_OPERATORS:
+            raise self.fail(f"{_REFUSED_OPERATORS[found[0]]} is not part of the fake shell")
         if found:
             self.at = found.end()
             return _Token("operator", found[0])
@@ -174,6 +178,9 @@ class _Parser:
             script = inner.script()
             self.text, self.at, self._cut = inner.text, inner.at, self._cut + inner._cut
             return Substitution(script, quoted)
+        if not quoted and self.text[self.at : self.at + 1] in {"'", '"'}:
+            sign = self.text[self.at]
+            raise self.fail(f"${sign}…{sign} is not part of the fake shell")
         if self.text.startswith("{", self.at):
             return self._braced(quoted=quoted)
         found = _NAME.match(self.text, self.at)
@@ -184,15 +191,16 @@ class _Parser:
         return Variable(name, quoted)
 
     def _braced(self, *, quoted: bool) -> Variable:
+        start = self.at
         found = _BRACED.match(self.text, self.at + 1)
-        if not found:
-            raise self.fail(f"${{{self.text[self.at + 1 : self.at + 12]}… is not part of the fake shell")
-        self.at = found.end()
-        word = self._word("}") if found[2] else ()
-        if self.text[self.at : self.at + 1] != "}":
-            raise self.fail(f"${{{found[0]}… is not part of the fake shell")
-        self.at += 1
-        return Variable(found[1], quoted, found[2] or "", word)
+        if found:
+            self.at = found.end()
+            word = self._word("}") if found[2] else ()
+            if self.text[self.at : self.at + 1] == "}":
+                self.at += 1
+                return Variable(found[1], quoted, found[2] or "", word)
+        shown = self.text[start : start + _MAX_SHOWN].partition("}")
+        raise self.fail(f"${shown[0]}{shown[1]} is not part of the fake shell")
 
     # Here-documents
 
@@ -242,8 +250,6 @@ class _Parser:
                 return tuple(parts)
             if token.text in closers and parts:
                 return tuple(parts)
-            if token.text in _CLOSERS or token.kind == "end" or self._is_stray(token):
-                raise self.fail(f"syntax error near unexpected token `{token.text}'")
             parts.append(self._and_or())
 
     @staticmethod
@@ -289,6 +295,8 @@ class _Parser:
 
     def _command(self) -> Command:
         token = self.peek()
+        if token.kind in {"end", "newline"} or token.text in {*_CLOSERS, "!"} or self._is_stray(token):
+            raise self.fail(f"syntax error near unexpected token `{token.text}'")
         if token.text in _REFUSED:
             raise self.fail(f"`{token.text}' is not part of the fake shell")
         match token.text:
@@ -306,7 +314,7 @@ class _Parser:
 
     def _group(self, closer: str, *, subshell: bool) -> Group:
         self.next()
-        if subshell and self.peek().text == "(":
+        if subshell and self.text.startswith("(", self.at):
             raise self.fail("`((' is not part of the fake shell")
         script = self.script(closer)
         self._expect(closer)

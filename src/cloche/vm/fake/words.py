@@ -45,8 +45,10 @@ def _literal(text: str) -> str:
 
 async def _split(shell: Shell, word: tree.Word, streams: Streams) -> list[list[_Piece]]:
     found: list[list[_Piece]] = [[]]
+    nothing = False  # "$@" without parameters is no field at all, unless something stands beside it
     for part in word:
         if isinstance(part, tree.Variable) and part.name == "@" and part.quoted:
+            nothing = not shell.parameters
             _append(found, [[(parameter, True)] for parameter in shell.parameters])
             continue
         text = await _expand(shell, part, streams)
@@ -58,6 +60,8 @@ async def _split(shell: Shell, word: tree.Word, streams: Streams) -> list[list[_
         _append(found, [[(piece, False)] for piece in text.split()])
         if text[-1:].isspace() and found[-1]:
             found.append([])
+    if nothing and not any(text for pieces in found for text, _ in pieces):
+        return []
     return [pieces for pieces in found if pieces]
 
 
