@@ -136,6 +136,7 @@ def end(job: Job) -> None:
         os.kill(job.pid, signal.SIGKILL)
     for stream in [*job.streams.values(), *job.lingering]:
         stream.close()
+    job.link.drop()
     job.socket.close()
 
 

@@ -5,7 +5,6 @@ The agent uses one for its channel to the host and one for each job's init.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections import deque
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from cloche.guest import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _READ = 256 * 1024
 _MAX_FDS = 16
@@ -38,7 +37,6 @@ class Link:
         self._socket = sock
         self._decoder = protocol.Decoder()
         self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
-        self.queued = 0
 
     @property
     def wants_write(self) -> bool:
@@ -46,10 +44,8 @@ class Link:
         return bool(self._queue)
 
     def send(self, header: protocol.Header, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """Queue a frame. ``fds`` are sent with it and closed here once they are on their way."""
-        frame = protocol.encode(header, payload)
-        self._queue.append((memoryview(frame), tuple(fds)))
-        self.queued += len(frame)
+        """Queue a frame. ``fds`` are sent with it and closed here once they are on their way, or cannot be."""
+        self._queue.append((memoryview(protocol.encode(header, payload)), tuple(fds)))
         self.flush()
 
     def flush(self) -> None:
@@ -62,10 +58,10 @@ class Link:
                 self._queue.appendleft((view, fds))
                 return
             except OSError as error:
+                self._queue.appendleft((view, fds))
+                self._drop_queue()
                 raise LinkClosed(str(error)) from None
-            for descriptor in fds:
-                os.close(descriptor)
-            self.queued -= written
+            _close(fds)
             if written < len(view):
                 self._queue.appendleft((view[written:], ()))
 
@@ -74,6 +70,16 @@ class Link:
             return socket.send_fds(self._socket, [view], fds)
         return os.write(self.fileno, view)
 
+    def drop(self) -> None:
+        """Let go of what waits in either direction; the descriptor itself is its owner's to close."""
+        self._drop_queue()
+        _close(self.fds)
+        self.fds.clear()
+
+    def _drop_queue(self) -> None:
+        while self._queue:
+            _close(self._queue.popleft()[1])
+
     def receive(self) -> list[tuple[protocol.Header, bytes]]:
         """The frames that one read completes. LinkClosed at the end of the stream."""
         try:
@@ -81,8 +87,6 @@ class Link:
         except BlockingIOError:
             return []
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EINTR):
-                return []
             raise LinkClosed(str(error)) from None
         if not data:
             raise LinkClosed("end of stream")
@@ -96,3 +100,8 @@ class Link:
             os.set_inheritable(descriptor, False)
             self.fds.append(descriptor)
         return data
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

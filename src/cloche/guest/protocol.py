@@ -4,12 +4,12 @@ A frame is two big-endian 32-bit lengths, a JSON object (the header) and a binar
 lengths before they keep a byte, so neither can be made to hold more than one frame's limit.
 
 Host to agent
-    hello, adopt, warm, ping, job.open, job.close      requests; ``r`` numbers them
+    hello, adopt, prepare, ping, job.open, job.close   requests; ``r`` numbers them
     exec                                               starts a process as stream ``s``
     data, eof, credit, signal, resize                  concern stream ``s``
 Agent to host
     reply                                              to request ``r``; ``error`` is set when it failed
-    data, credit, file, exit                           concern stream ``s``
+    data, credit, file, exit                           concern stream ``s``; ``exit`` is its last
 
 Flow control: a sender of ``data`` may have at most the granted credit of bytes on its way; the receiver grants
 more with ``credit`` as it consumes.
@@ -25,6 +25,8 @@ VERSION = 1
 
 MAX_HEADER = 4 * 1024 * 1024
 MAX_PAYLOAD = 16 * 1024 * 1024
+MAX_GUEST_HEADER = 256 * 1024
+"""Bytes of a header that the host takes: the agent has no reason to say much outside payloads."""
 CHUNK = 64 * 1024
 """Bytes in one ``data`` frame at most."""
 WINDOW = 512 * 1024
@@ -52,8 +54,10 @@ def encode(header: Header, payload: bytes = b"") -> bytes:
 class Decoder:
     """Bytes in, frames out, never holding more than one frame and what one read brought."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_header: int = MAX_HEADER, max_payload: int = MAX_PAYLOAD) -> None:
         self._buffer = bytearray()
+        self._max_header = max_header
+        self._max_payload = max_payload
 
     def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
         """The frames that ``data`` completes. ProtocolError on a length over the limit or a bad header."""
@@ -63,7 +67,7 @@ class Decoder:
         start = 0
         while len(buffer) - start >= _LENGTHS.size:
             head, body = _LENGTHS.unpack_from(buffer, start)
-            if head > MAX_HEADER or body > MAX_PAYLOAD:
+            if head > self._max_header or body > self._max_payload:
                 raise ProtocolError(f"a frame announces {head}+{body} bytes, over the limit")
             middle = start + _LENGTHS.size + head
             end = middle + body
