@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MIB = 1024 * 1024
-PROVIDERS = ("auto", "qemu", "sandbox", "fake")
 NETWORKS = ("user", "none")
 
 
@@ -47,6 +46,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum():
+        raise ValueError
+    return value
+
+
 def _labels(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError  # noqa: TRY004 - every kind refuses in one way
@@ -66,7 +71,7 @@ WHOLE = Kind("a whole number of at least 1", _whole)
 SIZE = Kind('a size of at least 1M, such as "512M" or "2GiB"', _size)
 FLAG = Kind("true or false", _flag)
 TEXT = Kind("a text", _text)
-PROVIDER = _one_of(*PROVIDERS)
+PROVIDER = Kind('the name of a provider, such as "auto" or "qemu"', _name)
 NETWORK = _one_of(*NETWORKS)
 LABELS = Kind("a table of labels and image names, both texts", _labels)
 
