@@ -1,9 +1,9 @@
 """The repository at hand as one uncompressed tar stream: what ``actions/checkout`` gives the guest.
 
 The stream holds the working tree as it is, tracked files and untracked ones that are not ignored, and a
-``.git`` made fresh: the history that ``fetch-depth`` asks for, an index equal to HEAD, and nothing else of the
-host's repository: no hooks, no configuration, no logs, no credentials. See
-https://github.com/actions/checkout.
+``.git`` made fresh: the history that ``fetch-depth`` asks for, an index equal to HEAD, and nothing else of
+the host's repository: no hooks, no configuration, no logs, no credentials.
+Rules: https://github.com/actions/checkout.
 """
 
 from __future__ import annotations

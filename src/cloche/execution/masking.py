@@ -51,6 +51,7 @@ class Masker:
 
     Automata are built when they are first needed. Patterns live in levels, each at least twice the size of
     the next, so that adding values one by one between lines of output does not rebuild everything each time.
+    ``full`` is set once a value could not be added: what a guest writes from then on cannot be trusted.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -59,6 +60,7 @@ class Masker:
         self._levels: list[_Level] = []
         self._budget = MAX_GUEST_PATTERNS
         self.longest = 0
+        self.full = False
         for value in values:
             self.add(value)
 
@@ -75,6 +77,7 @@ class Masker:
                 fresh.add(form)
                 left -= len(form)
             if bounded and left < 0:
+                self.full = True
                 raise TooManyMasksError(
                     f"A run can add {MAX_GUEST_PATTERNS >> 20} MiB of masks in all, no more."
                 )

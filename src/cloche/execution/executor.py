@@ -1,0 +1,178 @@
+"""Carrying a workflow out: one session, in it all jobs, and at the end, whatever happened, its release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from cloche.errors import ClocheError, GuestError
+from cloche.execution.masking import Masker
+from cloche.execution.publisher import Publisher
+from cloche.execution.run import Run, new_run_id
+from cloche.session import SessionContext, SessionState
+from cloche.tasks import finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from cloche.events import Conclusion, Subscriber
+    from cloche.execution.jobs import JobGraph
+    from cloche.execution.request import RunRequest, RunResult
+    from cloche.session import Session
+    from cloche.vm.guest import Guest
+    from cloche.workflow.model import Workflow
+
+
+class Sessions(Protocol):
+    """What the executor needs of a SessionManager."""
+
+    async def create_session(self, context: SessionContext) -> Session:
+        """Bind the run to a VM."""
+
+    async def release_session(self, session: Session) -> None:
+        """End the session and its VM."""
+
+    def update_state(self, session: Session, state: SessionState) -> None:
+        """Move the session to another state."""
+
+
+class WorkflowExecutor:
+    """Carries out workflows, one at a time; runs that go on side by side have an executor each.
+
+    ``subscribers`` get every event. ``notes`` gives lines that the user should see at the start of a run, such as
+    what the provider has to say. ``clock`` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        subscribers: Sequence[Subscriber] = (),
+        *,
+        notes: Callable[[], Sequence[str]] = tuple,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sessions = sessions
+        self._subscribers = tuple(subscribers)
+        self._notes = notes
+        self._clock = clock
+        self._graph: JobGraph | None = None
+        self._running: asyncio.Task[Conclusion] | None = None
+        self._aborted = False
+
+    async def execute_workflow(self, workflow: Workflow, request: RunRequest) -> RunResult:
+        """Carry ``workflow`` out in a session of its own, which is released on every path.
+
+        Raises WorkflowError and UsageError for what cannot be carried out, before anything is allocated;
+        SessionLimitReached, ProviderError and ImageError when there is no VM to be had.
+        """
+        run = self._prepare(workflow, request)
+        image = run.plan.image
+        work = self._without_vm(run) if image is None else self._in_own_session(run, image)
+        return await self._to_its_end(run, work)
+
+    async def execute_workflow_in_session(
+        self, session: Session, workflow: Workflow, request: RunRequest
+    ) -> RunResult:
+        """Carry ``workflow`` out in a session that the caller owns and releases; it is active afterwards.
+
+        Raises WorkflowError and UsageError for what cannot be carried out, before anything is run.
+        """
+        run = self._prepare(workflow, request)
+        return await self._to_its_end(run, self._in_session(run, session, owned=False))
+
+    def cancel(self) -> None:
+        """Cancel the run as GitHub does: steps are stopped gently, and what asks for it still runs."""
+        if self._graph is None:
+            self.abort()  # no job has begun: there is nothing to be gentle with
+        else:
+            self._graph.cancel()
+
+    def abort(self) -> None:
+        """Stop the run at once; its session is released all the same."""
+        self._aborted = True
+        if self._running is not None:
+            self._running.cancel()
+
+    def _prepare(self, workflow: Workflow, request: RunRequest) -> Run:
+        return Run.of(workflow, request, Publisher(new_run_id(), Masker(), self._subscribers, self._clock))
+
+    async def _to_its_end(self, run: Run, work: Coroutine[None, None, Conclusion]) -> RunResult:
+        started = time.monotonic()
+        conclusion: Conclusion = "failure"
+        self._running = asyncio.create_task(self._from_its_start(run, work))
+        try:
+            if self._aborted:
+                self._running.cancel()
+            conclusion = await self._running
+        except asyncio.CancelledError:
+            conclusion = "cancelled"
+            if not self._aborted:
+                raise
+        finally:
+            self._running = self._graph = None
+            run.tell_end(conclusion, time.monotonic() - started)
+        return run.result(conclusion, time.monotonic() - started)
+
+    async def _from_its_start(self, run: Run, work: Coroutine[None, None, Conclusion]) -> Conclusion:
+        with contextlib.closing(work):  # where a subscriber's exception keeps it from being awaited
+            run.tell_start(self._notes())
+            return await work
+
+    async def _without_vm(self, run: Run) -> Conclusion:
+        """Conclude a run that needs no VM, since none of its jobs can run."""
+        return await run.graph(None).run()
+
+    async def _in_own_session(self, run: Run, image: str) -> Conclusion:
+        spec = replace(run.request.spec, image=image)
+        session = await self._sessions.create_session(SessionContext(run.workflow.display_name, spec))
+        try:
+            return await self._in_session(run, session, owned=True)
+        finally:
+            await finish(self._release(run, session))
+
+    async def _release(self, run: Run, session: Session) -> None:
+        try:
+            await self._sessions.release_session(session)
+        except ClocheError as wrong:
+            run.publisher.notice("error", f"Session {session.id} could not be released: {wrong.message}")
+            raise
+        run.tell_release(session)
+
+    async def _in_session(self, run: Run, session: Session, *, owned: bool) -> Conclusion:
+        run.tell_session(session)
+        if session.state is SessionState.INITIALIZING:
+            self._sessions.update_state(session, SessionState.ACTIVE)
+        self._sessions.update_state(session, SessionState.EXECUTING)
+        state = SessionState.FAILED if owned else SessionState.ACTIVE
+        started = time.monotonic()
+        try:
+            conclusion = await self._run_jobs(run, session.vm.guest)
+            if owned and conclusion in {"success", "skipped"}:
+                state = SessionState.COMPLETED
+        finally:
+            self._sessions.update_state(session, state)
+        run.tell_jobs_ended(conclusion, time.monotonic() - started)
+        return conclusion
+
+    async def _run_jobs(self, run: Run, guest: Guest) -> Conclusion:
+        self._graph = graph = run.graph(guest)
+        health = asyncio.create_task(_watch(guest, graph, run.request.timing.health))
+        try:
+            return await graph.run()
+        finally:
+            health.cancel()
+            await asyncio.wait({health})
+
+
+async def _watch(guest: Guest, graph: JobGraph, interval: float) -> None:
+    """Ask the guest for its health every ``interval`` seconds; tell the jobs when it has none."""
+    while True:
+        await asyncio.sleep(interval)
+        try:
+            await guest.ping()
+        except GuestError as error:
+            graph.lose(error)
+            return

@@ -1,0 +1,217 @@
+"""One leg of a job (or a job without a matrix): its root in the guest, its settings, its steps, its outputs.
+
+https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_id
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloche.errors import GuestError
+from cloche.execution.contexts import EVENT_PATH, HOME, RUNNER_NAME, TEMP, env_context, workspace
+from cloche.execution.job_state import JobSetup, JobState
+from cloche.execution.plan import NoImageError, image_for
+from cloche.execution.request import JobResult
+from cloche.execution.steps import StepLoop
+from cloche.expressions import ExpressionError, Scope, to_string
+from cloche.vm.guest import JobRootSpec
+from cloche.workflow.evaluate import boolean, evaluate_node, number, scalar_text, text_mapping
+from cloche.workflow.runson import RunsOnError, labels
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from cloche.events import AnnotationLevel, Conclusion
+    from cloche.execution.control import JobControl
+    from cloche.execution.gitstate import EventInfo
+    from cloche.execution.publisher import JobPublisher, Publisher
+    from cloche.expressions import Value
+    from cloche.vm.guest import Guest
+    from cloche.workflow.model import Job, RunDefaults
+    from cloche.workflow.nodes import Node, Scalar
+
+DEFAULT_MINUTES = 360.0
+"""A job's time limit when it says nothing: GitHub's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """What all jobs of a run share.
+
+    ``contexts`` are ``github``, ``vars``, ``inputs``, ``secrets`` and ``runner``; ``env`` and ``defaults`` are
+    the workflow's, ``environment`` is what programs find before that. ``image`` is what the VM was made from,
+    ``images`` and ``skip_unsupported`` are the request's.
+    """
+
+    guest: Guest | None
+    vm_id: str
+    publisher: Publisher
+    event: EventInfo
+    root: Path
+    contexts: Mapping[str, Value]
+    environment: Mapping[str, str]
+    env: Node | None
+    defaults: RunDefaults
+    image: str
+    images: Mapping[str, str]
+    skip_unsupported: bool = False
+    include: tuple[str, ...] = ()
+    debug: bool = False
+
+
+@dataclass(slots=True)
+class Leg:
+    """A leg about to run. ``contexts`` are its ``needs``, ``strategy`` and ``matrix``."""
+
+    run: RunSetup
+    job: Job
+    contexts: Mapping[str, Value]
+    control: JobControl
+    publisher: JobPublisher
+    state: JobState = field(default_factory=JobState)
+    continue_on_error: bool = False
+
+    async def carry_out(self) -> JobResult:
+        """Run the leg to its end and tell of it. A subscriber's exceptions and cancellation pass through."""
+        started = time.monotonic()
+        conclusion: Conclusion = "cancelled"
+        outputs: dict[str, str] = {}
+        try:
+            if missing := self._missing_image():
+                conclusion = self._do_without(missing)
+            elif not self.control.cancelled:
+                conclusion, outputs = await self._run()
+        except (ExpressionError, RunsOnError, GuestError) as error:
+            conclusion = "failure"
+            self._say("error", str(error))
+        finally:
+            self.control.close()
+            self.publisher.finished(conclusion, outputs, time.monotonic() - started)
+        leg, name = self.publisher.leg, self.publisher.name
+        return JobResult(self.job.id, leg, name, conclusion, outputs, self.continue_on_error)
+
+    def _missing_image(self) -> str | None:
+        """Return what is wrong with the leg's ``runs-on``, if the VM is not what it asks for."""
+        try:
+            wanted = labels(evaluate_node(self.job.runs_on, self._scope()))
+            image = image_for(wanted, self.run.images)
+        except NoImageError as missing:
+            return str(missing)
+        return (
+            None
+            if image == self.run.image
+            else f"it needs the image '{image}', the VM has '{self.run.image}'"
+        )
+
+    def _do_without(self, missing: str) -> Conclusion:
+        if self.run.skip_unsupported:
+            self._say("warning", f"skipped: {missing}")
+            return "skipped"
+        self._say("error", missing)
+        return "failure"
+
+    async def _run(self) -> tuple[Conclusion, dict[str, str]]:
+        if (node := self.job.continue_on_error) is not None:
+            self.continue_on_error = boolean(node, self._scope())
+        if self.run.guest is None:
+            raise GuestError("the run has no VM, since none of its jobs seemed to need one")
+        setup = self._setup()
+        minutes = (
+            number(self.job.timeout_minutes, self._scope()) if self.job.timeout_minutes else DEFAULT_MINUTES
+        )
+        index = self.publisher.leg or ""
+        spec = JobRootSpec(name=f"{self.job.id} {index}".rstrip())
+        async with await self.run.guest.open_job(spec) as root:
+            await root.put(HOME, _folders(self.run.event))
+            self.publisher.started(len(self.job.steps))
+            self.control.cancel_after(
+                minutes * 60,
+                f"The job running on runner {RUNNER_NAME} has exceeded the maximum execution time of "
+                f"{to_string(minutes)} minutes.",
+            )
+            await StepLoop(root, setup, self.state, self.control, self.publisher).run()
+        if self.state.lost:
+            return "failure", {}
+        try:
+            return self.state.status, self._outputs(setup)
+        except ExpressionError as error:
+            self._say("error", f"Fail to evaluate job outputs: {error}")
+            return "cancelled" if self.state.status == "cancelled" else "failure", {}
+
+    def _scope(self) -> Scope:
+        """What expressions of the job's own settings see: everything but what steps do."""
+        github = self.run.contexts["github"]
+        github = {**github, "job": self.job.id} if isinstance(github, dict) else {}
+        return Scope({**self.run.contexts, **self.contexts, "github": github})
+
+    def _setup(self) -> JobSetup:
+        scope = self._scope()
+        for node in (self.run.env, self.job.env):
+            if node is not None:
+                self.state.env |= text_mapping(node, scope)
+        with_env = Scope({**scope.contexts, "env": env_context(self.state.env)})
+        ours, theirs = self.job.defaults, self.run.defaults
+        return JobSetup(
+            job=self.job,
+            vm_id=self.run.vm_id,
+            workspace=workspace(self.run.event.repository),
+            contexts=scope.contexts,
+            environment=self.run.environment,
+            event=self.run.event,
+            root=self.run.root,
+            masker=self.run.publisher.masker,
+            shell=_text(ours.shell or theirs.shell, with_env),
+            working_directory=_text(ours.working_directory or theirs.working_directory, with_env),
+            include=self.run.include,
+            debug=self.run.debug,
+        )
+
+    def _outputs(self, setup: JobSetup) -> dict[str, str]:
+        """Return the job's outputs less those that are empty or hold a secret, as GitHub does. ExpressionError."""
+        if self.job.outputs is None:
+            return {}
+        outputs = {}
+        for name, value in text_mapping(self.job.outputs, Scope(self.state.contexts(setup))).items():
+            if setup.masker.holds_secret(value):
+                self._say("warning", f"Skip output '{name}' since it may contain secret.")
+            elif value:
+                outputs[name] = value
+        return outputs
+
+    def _say(self, level: AnnotationLevel, message: str) -> None:
+        self.run.publisher.notice(level, f"Job '{self.publisher.name}': {message}")
+
+
+def _text(node: Scalar | None, scope: Scope) -> str | None:
+    return scalar_text(node, scope) if node is not None else None
+
+
+async def _folders(event: EventInfo) -> AsyncIterator[bytes]:
+    """Yield the folders and the event file that a job finds below HOME, as a tar stream."""
+    import tarfile
+
+    content = json.dumps(event.payload).encode()
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for folder in _with_parents(workspace(event.repository), TEMP, EVENT_PATH.rpartition("/")[0]):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        entry = tarfile.TarInfo(EVENT_PATH.removeprefix(f"{HOME}/"))
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    yield target.getvalue()
+
+
+def _with_parents(*folders: str) -> list[str]:
+    """Return folders and those above them, relative to HOME, each once and parents first."""
+    found: dict[str, None] = {}
+    for folder in folders:
+        parts = folder.removeprefix(f"{HOME}/").split("/")
+        found.update(dict.fromkeys("/".join(parts[: i + 1]) for i in range(len(parts))))
+    return list(found)

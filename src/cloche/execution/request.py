@@ -1,0 +1,71 @@
+"""What a run is asked to be, and what it came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloche.execution.control import Timing
+from cloche.execution.gitstate import EventInfo
+from cloche.vm.provider import VmSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cloche.events import Conclusion
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """How to carry a workflow out.
+
+    ``root`` is the repository on the host. ``inputs`` are ``workflow_dispatch``'s, as typed. ``env`` is what every
+    program finds in its environment, beneath the workflow's own ``env``. ``images`` maps ``runs-on`` labels
+    (``*`` and ``?`` are wildcards, case does not count) to images of the store. ``jobs`` are the jobs to run,
+    with all they need; empty means all. ``matrix`` keeps only the legs whose values are these.
+    ``skip_unsupported`` skips jobs that no image serves instead of refusing the run. ``include`` names ignored
+    files and folders of the repository that ``actions/checkout`` sends all the same. ``spec`` is the shape of
+    the VM; its image is what ``images`` says when they say anything. ``debug`` is ``ACTIONS_STEP_DEBUG``.
+    """
+
+    root: Path
+    event: EventInfo = field(default_factory=EventInfo)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    vars: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=lambda: {"ubuntu-*": "default"})
+    jobs: tuple[str, ...] = ()
+    matrix: Mapping[str, str] = field(default_factory=dict)
+    skip_unsupported: bool = False
+    include: tuple[str, ...] = ()
+    spec: VmSpec = field(default_factory=VmSpec)
+    debug: bool = False
+    run_number: int = 1
+    run_attempt: int = 1
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job, or one leg of it, ended. ``conclusion`` is before the job's ``continue-on-error``."""
+
+    job: str
+    leg: str | None
+    name: str
+    conclusion: Conclusion
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    continue_on_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. ``session_id`` and ``vm_id`` are ``None`` if it needed no VM; ``duration`` is seconds."""
+
+    run_id: str
+    conclusion: Conclusion
+    jobs: tuple[JobResult, ...]
+    duration: float
+    session_id: str | None = None
+    vm_id: str | None = None

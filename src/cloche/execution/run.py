@@ -1,0 +1,165 @@
+"""One run: what it is made of, settled before any VM is asked for, and what it tells of itself."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cloche.events import RunFinished, RunStarted, SessionCreated, SessionReleased
+from cloche.execution.contexts import RunNumbers, base_environment, github_context, runner_context
+from cloche.execution.inputs import dispatch_inputs
+from cloche.execution.jobs import JobGraph, job_name
+from cloche.execution.legs import RunSetup
+from cloche.execution.plan import make_plan
+from cloche.execution.request import RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cloche.events import Conclusion
+    from cloche.execution.plan import Plan
+    from cloche.execution.publisher import Publisher
+    from cloche.execution.request import RunRequest
+    from cloche.expressions import Value
+    from cloche.session import Session
+    from cloche.vm.guest import Guest
+    from cloche.workflow.model import Workflow
+
+
+def new_run_id() -> str:
+    """Return an id no other run has: ``run-`` and 12 hexadecimal digits."""
+    return f"run-{secrets.token_hex(6)}"
+
+
+@dataclass(slots=True)
+class Run:
+    """A workflow about to be carried out. ``contexts`` are those known before any job."""
+
+    workflow: Workflow
+    request: RunRequest
+    publisher: Publisher
+    contexts: Mapping[str, Value]
+    plan: Plan
+    session: Session | None = None
+    jobs: JobGraph | None = None
+
+    @classmethod
+    def of(cls, workflow: Workflow, request: RunRequest, publisher: Publisher) -> Run:
+        """Settle what the run will be. WorkflowError or UsageError for what cannot be one."""
+        for value in request.secrets.values():
+            publisher.masker.add(value)
+        number = int(publisher.run_id.rpartition("-")[2], 16)
+        numbers = RunNumbers(number, request.run_number, request.run_attempt)
+        token = request.secrets.get("GITHUB_TOKEN", "")
+        contexts: dict[str, Value] = {
+            "github": github_context(workflow, request.event, numbers, token),
+            "inputs": dispatch_inputs(workflow, request.event.name, request.inputs),
+            "vars": dict(request.vars),
+        }
+        return cls(workflow, request, publisher, contexts, make_plan(workflow, request, contexts))
+
+    @property
+    def debug(self) -> bool:
+        """Whether ``ACTIONS_STEP_DEBUG`` is set, in whichever way."""
+        asked = {**self.request.vars, **self.request.secrets}.get("ACTIONS_STEP_DEBUG", "")
+        return self.request.debug or asked.lower() == "true"
+
+    def graph(self, guest: Guest | None) -> JobGraph:
+        """Return the jobs, ready to run in ``guest``; without one, only jobs that are skipped can end well."""
+        request = self.request
+        runner = runner_context(request.event, debug=self.debug)
+        setup = RunSetup(
+            guest=guest,
+            vm_id=self.session.vm_id if self.session else "",
+            publisher=self.publisher,
+            event=request.event,
+            root=request.root,
+            contexts={**self.contexts, "secrets": dict(request.secrets), "runner": runner},
+            environment={**base_environment(), **request.env},
+            env=self.workflow.env,
+            defaults=self.workflow.defaults,
+            image=self.plan.image or "",
+            images=request.images,
+            skip_unsupported=request.skip_unsupported,
+            include=request.include,
+            debug=self.debug,
+        )
+        self.jobs = JobGraph(setup, self.plan.jobs, request.matrix, request.timing)
+        return self.jobs
+
+    def result(self, conclusion: Conclusion, seconds: float) -> RunResult:
+        """Return what the run came to."""
+        session = self.session
+        return RunResult(
+            run_id=self.publisher.run_id,
+            conclusion=conclusion,
+            jobs=tuple(self.jobs.results) if self.jobs else (),
+            duration=seconds,
+            session_id=session.id if session else None,
+            vm_id=session.vm_id if session else None,
+        )
+
+    def tell_start(self, notes: Sequence[str]) -> None:
+        """Tell that the run begins, and what the user should know of the VMs here."""
+        names = {job.id: job_name(job, self.contexts, None) for job in self.plan.jobs.values()}
+        self.publisher.publish(
+            RunStarted(
+                run_id=self.publisher.run_id,
+                at=self.publisher.clock(),
+                workflow=self.workflow.display_name,
+                path=self.workflow.path,
+                event=self.request.event.name,
+                jobs=names,
+            )
+        )
+        for note in notes:
+            self.publisher.notice("notice", note)
+
+    def tell_session(self, session: Session) -> None:
+        """Tell which VM the run has."""
+        self.session = session
+        info = session.vm.guest.info
+        self.publisher.publish(
+            SessionCreated(
+                run_id=self.publisher.run_id,
+                at=self.publisher.clock(),
+                session_id=session.id,
+                vm_id=session.vm_id,
+                provider=session.vm_type,
+                source=session.allocation.source,
+                duration_ms=round(session.allocation.duration * 1000, 3),
+                kernel=info.kernel,
+                boot_id=info.boot_id,
+            )
+        )
+        self.publisher.log(f"Starting workflow '{self.workflow.display_name}' for session {session.id}")
+
+    def tell_jobs_ended(self, conclusion: Conclusion, seconds: float) -> None:
+        """Write to the log how the jobs ended."""
+        how = {"success": "completed successfully", "failure": "failed", "cancelled": "was cancelled"}
+        ended = how.get(conclusion, "had nothing to run")
+        name = self.workflow.display_name
+        self.publisher.log(f"Workflow '{name}' {ended} in {round(seconds * 1000)}ms")
+
+    def tell_release(self, session: Session) -> None:
+        """Tell that the VM was given back."""
+        self.publisher.publish(
+            SessionReleased(
+                run_id=self.publisher.run_id,
+                at=self.publisher.clock(),
+                session_id=session.id,
+                vm_id=session.vm_id,
+            )
+        )
+
+    def tell_end(self, conclusion: Conclusion, seconds: float) -> None:
+        """Tell that the run ended."""
+        self.publisher.publish(
+            RunFinished(
+                run_id=self.publisher.run_id,
+                at=self.publisher.clock(),
+                conclusion=conclusion,
+                duration_ms=round(seconds * 1000),
+            )
+        )
