@@ -18,6 +18,7 @@ from cloche.errors import EXIT_NO_VM, ClocheError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from cloche.image.store import ImageStore
 
 Verdict = Literal["ok", "warning", "missing"]

@@ -1,0 +1,177 @@
+"""Carrying out what ``cloche run`` was asked: one executor a workflow, one reporter for all, Ctrl-C for everyone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from cloche.cli.compose import make_provider, make_sessions
+from cloche.cli.console import tell_error
+from cloche.cli.finding import Found, find_workflows, repository_root
+from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
+from cloche.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_WORKFLOW_FAILED, ClocheError
+from cloche.execution.executor import WorkflowExecutor
+from cloche.execution.gitstate import event_from_repository
+from cloche.execution.request import RunRequest
+from cloche.report import make_reporter
+from cloche.session import SessionRegistry
+from cloche.session.collect import collect_leftovers
+from cloche.vm.provider import VmSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloche.cli.run import RunOptions
+    from cloche.config import Settings
+    from cloche.report import Reporter
+    from cloche.report.factory import Output
+    from cloche.session import SessionManager
+    from cloche.vm.provider import Network, VmProvider
+    from cloche.workflow.model import Workflow
+
+_log = logging.getLogger("cloche")
+
+
+def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
+    """Run what the options name and return the exit code. ClocheError for what keeps it from starting."""
+    root = repository_root(options.directory, Path.cwd())
+    settings = load_settings(flags=options.flags, repository=root)
+    found = find_workflows(
+        root,
+        options.workflow,
+        options.event,
+        lambda name: event_from_repository(root, name, options.event_path),
+    )
+    request = _request(options, settings, root, found, secrets)
+    output = cast("Output", options.output)
+    multiple = len(found.workflows) > 1
+    with make_reporter(
+        output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
+    ) as reporter:
+        _start_log(options, reporter)
+        if found.note:
+            reporter.log(f"cloche: {found.note}")
+        return asyncio.run(_Runs(found, request, settings, reporter).run())
+
+
+def _request(
+    options: RunOptions, settings: Settings, root: Path, found: Found, secrets: Mapping[str, str]
+) -> RunRequest:
+    vm = settings.vm
+    images = {**settings.runs_on, "ubuntu-*": options.image or DEFAULT_IMAGE}
+    return RunRequest(
+        root=root,
+        event=found.event,
+        secrets=secrets,
+        vars=options.variables,
+        inputs=options.inputs,
+        env=options.env,
+        images=images,
+        jobs=options.jobs,
+        matrix=options.matrix,
+        skip_unsupported=options.skip_unsupported,
+        include=options.include,
+        spec=VmSpec(cpus=vm.cpus, memory=vm.memory, disk=vm.disk, network=cast("Network", vm.network)),
+        debug=_debug(options, secrets),
+    )
+
+
+def _debug(options: RunOptions, secrets: Mapping[str, str]) -> bool:
+    """GitHub's switch for debug lines: a secret or variable of that name."""
+    switch = "ACTIONS_STEP_DEBUG"
+    return "true" in (secrets.get(switch), options.variables.get(switch), os.environ.get(switch))
+
+
+def _report_env(options: RunOptions) -> Mapping[str, str]:
+    return (
+        {**os.environ, "ACTIONS_STEP_DEBUG": options.variables.get("ACTIONS_STEP_DEBUG", "")}
+        if ("ACTIONS_STEP_DEBUG" in options.variables)
+        else os.environ
+    )
+
+
+class _LogHandler(logging.Handler):
+    """Cloche's log goes through the reporter, so that it never tears what is shown."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._reporter.log(self.format(record))
+
+
+def _start_log(options: RunOptions, reporter: Reporter) -> None:
+    """The log is for operators: shown where standard error is kept (no terminal) or when asked for."""
+    shown = options.verbose or not (options.quiet or sys.stderr.isatty())
+    _log.setLevel(logging.INFO if shown else logging.WARNING)
+    handler = _LogHandler(reporter)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log.handlers = [handler]
+    _log.propagate = False
+
+
+class _Runs:
+    """The runs of one command, side by side within the session limit."""
+
+    def __init__(self, found: Found, request: RunRequest, settings: Settings, reporter: Reporter) -> None:
+        self._found = found
+        self._request = request
+        self._settings = settings
+        self._reporter = reporter
+        self._executors: list[WorkflowExecutor] = []
+        self._interrupts = 0
+
+    async def run(self) -> int:
+        """Run all; the exit code is the gravest of theirs."""
+        await self._clear_leftovers()
+        provider = make_provider(
+            self._settings.vm.provider, lambda text: self._reporter.log(f"cloche: {text}")
+        )
+        self._catch_signals()
+        async with make_sessions(self._settings, provider) as sessions:
+            places = asyncio.Semaphore(self._settings.session.max_concurrent)
+            tasks = [self._one(workflow, sessions, provider, places) for workflow in self._found.workflows]
+            codes = await asyncio.gather(*tasks)
+        return EXIT_INTERRUPTED if self._interrupts else max(codes, default=EXIT_SUCCESS)
+
+    async def _one(
+        self, workflow: Workflow, sessions: SessionManager, provider: VmProvider, places: asyncio.Semaphore
+    ) -> int:
+        async with places:
+            if self._interrupts:
+                return EXIT_INTERRUPTED
+            executor = WorkflowExecutor(sessions, [self._reporter], notes=lambda: provider.notes)
+            self._executors.append(executor)
+            try:
+                result = await executor.execute_workflow(workflow, self._request)
+            except ClocheError as error:
+                tell_error(error)
+                return error.exit_code
+            return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
+
+    async def _clear_leftovers(self) -> None:
+        left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
+        for vm in left.vms:
+            _log.info("Cleared VM %s of a run that was killed", vm.vm_id)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._interrupt)
+
+    def _interrupt(self) -> None:
+        """Cancel as GitHub does at the first signal, stop at once at the second."""
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._reporter.log("cloche: cancelling; once more to stop at once")
+        for executor in self._executors:
+            if self._interrupts == 1:
+                executor.cancel()
+            else:
+                executor.abort()
