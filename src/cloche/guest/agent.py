@@ -11,7 +11,7 @@ import select
 import signal
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from cloche.guest import builtins, jobs, protocol
+from cloche.guest import jobs, protocol
 from cloche.guest.link import Link, LinkClosed
 from cloche.guest.spawn import set_terminal_size
 from cloche.guest.streams import Stream, make_pipes
@@ -225,20 +225,11 @@ class Agent:
             return
         stream = Stream(self, number, job.name)
         self._streams[number] = job.streams[number] = stream
-        if header.get("builtin"):
-            try:
-                builtins.run(job, stream, header)
-            except (OSError, KeyError, ValueError) as error:
-                stream.finish({"t": "exit", "s": number, "code": 126, "error": str(error)}, [])
-            return
         self._to_job(job, header, payload, make_pipes(stream, header))
 
     def _signal(self, stream: Stream, number: int) -> None:
         job = self._jobs[stream.job]
-        if stream.pid:  # a builtin, a child of the agent's own
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(stream.pid, number)
-        elif job.group is not None:
+        if job.group is not None:
             job.group.signal(stream.number, number, signal.SIGKILL)
         else:
             self._to_job(job, {"t": "signal", "s": stream.number, "n": number})
@@ -309,22 +300,13 @@ class Agent:
             os.read(wake, 4096)
         while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._reaped(pid, status, usage.ru_utime, usage.ru_stime)
-
-    def _reaped(self, pid: int, status: int, user: float, system: float) -> None:
-        job = self._inits.pop(pid, None)
-        if job is not None:
-            job.reaped = True
-            if job.ended:
-                self._buried(job)
-            return  # else its link tells of its end, after what it still had to say
-        stream = next((s for s in self._streams.values() if s.pid == pid), None)
-        if stream is not None:
-            code = os.waitstatus_to_exitcode(status)
-            code = 128 - code if code < 0 else code
-            stream.finish({"t": "exit", "s": stream.number, "code": code, "utime": user, "stime": system}, [])
+            job = self._inits.pop(pid, None)
+            if job is not None:
+                job.reaped = True
+                if job.ended:  # else its link tells of its end, after what it still had to say
+                    self._buried(job)

@@ -1,71 +1,49 @@
-"""What the agent itself can do in a job's root, whatever the job image holds: tar in, tar out, hash files.
+"""What a job's init can do itself, whatever the job image holds: tar in, tar out, hash files.
 
-Each runs as a child process of the agent that changes into the job's root and becomes the job's user; to the
-host it is a stream like any other, with the archive or the answer as its data.
+Each runs in a fork of the init that has become the job's user; to the host it is a stream like any other, with
+the archive or the answer as its data.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
+import tarfile
+from typing import TYPE_CHECKING
 
-from cloche.guest import archive, hashing, spawn
-from cloche.guest.streams import make_pipes
+from cloche.guest import archive, hashing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cloche.guest.jobs import Job
     from cloche.guest.protocol import Header
-    from cloche.guest.streams import Stream
+
+# Names for user numbers would come from the C library, which would load the job image's modules into this process.
+tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined] # tarfile itself does this where they are missing
 
 
-def run(job: Job, stream: Stream, header: Header) -> None:
-    """Start the builtin that ``header`` names. KeyError for an unknown one or an unknown user."""
-    function = _BUILTINS[str(header["builtin"])]
-    output, *rest = make_pipes(stream, header)
-    pid = os.fork()
-    if pid == 0:
-        _become(job, function, header, output, rest)
-    for descriptor in (output, *rest):
-        os.close(descriptor)
-    stream.pid = pid
-
-
-def _become(
-    job: Job, function: Callable[[Header, int], None], header: Header, output: int, rest: list[int]
-) -> NoReturn:
-    code = 1
+def run(header: Header) -> int:
+    """Do what an ``exec`` message names as its builtin: the exit code, 1 after a failure that the data tell."""
     try:
-        os.setsid()
-        os.dup2(output, 1)
-        if rest:
-            os.dup2(rest[0], 0)
-        os.chroot(f"/proc/{job.pid}/root")
-        os.chdir("/")
-        user = header.get("user")
-        spawn.become_user(spawn.UserTable(single=job.single_user).find(None if user is None else str(user)))
-        function(header, 0)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - a fork must never return into the agent's loop
-        os.write(1, f"{archive.FAILURE}{error}".encode())
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+        _BUILTINS[str(header["builtin"])](header)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the host is told
+        text = f"{archive.FAILURE}{error or type(error).__name__}"
+        os.write(1, text.encode(errors="replace")[:_MAX_FAILURE])
+        return 1
+    return 0
 
 
-def _untar(header: Header, _: int) -> None:
+def _untar(header: Header) -> None:
     archive.unpack(str(header["path"]), 0)
 
 
-def _tar(header: Header, _: int) -> None:
+def _tar(header: Header) -> None:
     archive.pack(str(header["path"]), 1)
 
 
-def _hash(header: Header, _: int) -> None:
+def _hash(header: Header) -> None:
     patterns = [str(p) for p in header["patterns"]]  # type: ignore[attr-defined] # the host's own list
     os.write(1, hashing.hash_files(str(header["path"]), patterns).encode())
 
 
-_BUILTINS: dict[str, Callable[[Header, int], None]] = {"untar": _untar, "tar": _tar, "hash": _hash}
+_MAX_FAILURE = 4096
+_BUILTINS: dict[str, Callable[[Header], None]] = {"untar": _untar, "tar": _tar, "hash": _hash}

@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from cloche.guest import processes, protocol, spawn
+from cloche.guest import builtins, processes, protocol, spawn
 from cloche.guest.link import Link, LinkClosed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SIGNAL_CODE = 128
 @dataclass
 class _Running:
     number: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     collect: list[str]
 
 
@@ -109,15 +109,19 @@ class Init:
 
     def _start(self, header: protocol.Header, payload: bytes, stdin: int, output: int) -> None:
         number = int(str(header["s"]))
+        collect = header.get("collect")
+        paths = [str(path) for path in collect] if isinstance(collect, list) else []
         try:
-            process = self._spawner.start(self._program(header, payload), number, stdin, output)
+            if header.get("builtin"):
+                user = self._user(header)
+                pid = self._spawner.run(lambda: builtins.run(header), user, number, stdin, output)
+                self._running[pid] = _Running(number, None, paths)
+            else:
+                process = self._spawner.start(self._program(header, payload), number, stdin, output)
+                self._running[process.pid] = _Running(number, process, paths)
         except (spawn.StartError, KeyError) as error:
             code = error.code if isinstance(error, spawn.StartError) else spawn.NOT_EXECUTABLE
             self._link.send({"t": "exit", "s": number, "code": code, "error": str(error.args[0])})
-            return
-        collect = header.get("collect")
-        paths = [str(path) for path in collect] if isinstance(collect, list) else []
-        self._running[process.pid] = _Running(number, process, paths)
 
     def _signal(self, number: int, signal_number: int) -> None:
         """Where there are no control groups: the program and its descendants, as far as they can be told."""
@@ -129,15 +133,18 @@ class Init:
         for path, size in header.get("files") or ():  # type: ignore[attr-defined] # the host's own list
             files.append((path, payload[offset : offset + size]))
             offset += size
-        user = header.get("user")
         return spawn.Program(
             argv=header["argv"],  # type: ignore[arg-type] # the host's own list of strings
             env=header["env"],  # type: ignore[arg-type] # the host's own mapping of strings
             cwd=str(header["cwd"]),
-            user=self._users.find(None if user is None else str(user)),
+            user=self._user(header),
             files=files,
             terminal=bool(header.get("tty")),
         )
+
+    def _user(self, header: protocol.Header) -> spawn.User:
+        user = header.get("user")
+        return self._users.find(None if user is None else str(user))
 
     def _reap(self) -> None:
         while True:
@@ -164,7 +171,9 @@ class Init:
                     },
                     content[: protocol.MAX_COLLECTED],
                 )
-        code = running.process.returncode = os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(status)
+        if running.process is not None:
+            running.process.returncode = code
         killed = -code if code < 0 else None
         self._link.send(
             {

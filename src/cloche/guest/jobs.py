@@ -39,7 +39,6 @@ class Job:
     socket: socket.socket
     folder: str
     group: JobGroup | None
-    single_user: bool = False
     name: str = ""
     assigned: int | None = None
     oom_kills: int = 0
@@ -85,8 +84,7 @@ class JobMaker:
             os.close(descriptor)
         os.waitpid(monitor, 0)
         pid = self._read_pid(problem)
-        single = self._plan.single_user
-        return Job(slot, pid, Link(ours.fileno(), ours), ours, folder, group, single_user=single)
+        return Job(slot, pid, Link(ours.fileno(), ours), ours, folder, group)
 
     @staticmethod
     def _read_pid(problem: int) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import stat
 import struct
 import subprocess
 import termios
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -147,6 +148,20 @@ class Spawner:
             code = NOT_FOUND if missing else NOT_EXECUTABLE
             raise StartError(code, _explain(error, program.argv[0])) from error
 
+    def run(self, work: Callable[[], int], user: User, number: int, stdin: int, output: int) -> int:
+        """Like ``start`` for a function of our own: the process id of a fork that does ``work`` as ``user``.
+
+        What ``work`` returns is its exit code. Raises StartError.
+        """
+        try:
+            with self._in_group(number), self._killable():
+                pid = os.fork()
+                if pid == 0:
+                    _work(work, user, stdin, output)
+        except OSError as error:
+            raise StartError(NOT_EXECUTABLE, _explain(error, "a fork of the job's init")) from error
+        return pid
+
     @contextlib.contextmanager
     def _in_group(self, number: int) -> Iterator[None]:
         """Be in the program's control group while it is forked: it is born there, and nothing of it escapes."""
@@ -192,6 +207,19 @@ def _popen(program: Program, stdin: int, output: int) -> subprocess.Popen[bytes]
         extra_groups=None if as_root else user.groups,
         preexec_fn=_take_terminal if program.terminal else None,  # noqa: PLW1509 - one thread, and rare
     )
+
+
+def _work(work: Callable[[], int], user: User, stdin: int, output: int) -> NoReturn:
+    code = NOT_EXECUTABLE
+    try:
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        os.dup2(stdin, 0)
+        os.dup2(output, 1)
+        become_user(user)
+        code = work()
+    finally:
+        os._exit(code)  # a fork must never return into the init's loop
 
 
 def _take_terminal() -> None:

@@ -43,7 +43,6 @@ class Stream:
     def __init__(self, poller: Poller, number: int, job: str) -> None:
         self.number = number
         self.job = job
-        self.pid = 0
         self._poller = poller
         self._output = -1
         self._stdin = -1
