@@ -9,20 +9,27 @@ The VM is made once for each provider; each test gets a job root of its own in i
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 import pytest_asyncio
 
+from cloche.config import data_dir
+from cloche.errors import ImageError
+from cloche.image.store import ImageStore
 from cloche.vm.fake import FakeProvider
 from cloche.vm.guest import ExecSpec, ExitStatus, JobRoot, JobRootSpec
 from cloche.vm.provider import VmSpec
+from cloche.vm.qemu.provider import QemuProvider
+from cloche.vm.sandbox.provider import SandboxProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from cloche.image.model import Kind
     from cloche.vm.provider import Vm, VmProvider
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,8 +45,40 @@ class Entry:
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
+def images() -> ImageStore:
+    return ImageStore(data_dir())
+
+
+def lacking(*wanted: Kind) -> str | None:
+    names: dict[Kind, str] = {"job": "default", "system": "system"}
+    try:
+        for kind in wanted:
+            images().resolve(names[kind], kind)
+    except ImageError as error:
+        return f"{error}; {error.hint} makes it"
+    return None
+
+
+def lacking_for_qemu() -> str | None:
+    if shutil.which("qemu-system-x86_64") is None:
+        return "QEMU is not installed"
+    return lacking("system", "job")
+
+
 PROVIDERS = [
     Entry("fake", lambda _folder: FakeProvider()),
+    Entry(
+        "sandbox",
+        lambda folder: SandboxProvider(images(), folder / "vms"),
+        lambda: lacking("job"),
+        (pytest.mark.sandbox,),
+    ),
+    Entry(
+        "qemu",
+        lambda folder: QemuProvider(images(), folder / "data", folder / "vms"),
+        lacking_for_qemu,
+        (pytest.mark.vm,),
+    ),
 ]
 
 

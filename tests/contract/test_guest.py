@@ -99,8 +99,8 @@ async def test_death_by_signal_is_128_and_its_number(run: Run) -> None:
 
 
 async def test_bash_e_stops_at_the_first_failure(run: Run) -> None:
-    files = {"/work/step.sh": b"echo one\nfalse\necho two\n"}
-    output, status = await run(argv=["/bin/bash", "-e", "/work/step.sh"], files=files)
+    files = {"/tmp/work/step.sh": b"echo one\nfalse\necho two\n"}
+    output, status = await run(argv=["/bin/bash", "-e", "/tmp/work/step.sh"], files=files)
     assert (output, status.code) == (b"one\n", 1)
 
 
@@ -134,9 +134,9 @@ async def test_arguments_arrive_as_they_are(run: Run) -> None:
 
 
 async def test_working_directory(run: Run) -> None:
-    output, _ = await run("mkdir -p /work/deep; cd /work/deep; pwd")
-    assert output == b"/work/deep\n"
-    assert (await run("pwd", cwd="/work/deep"))[0] == b"/work/deep\n"
+    output, _ = await run("mkdir -p /tmp/work/deep; cd /tmp/work/deep; pwd")
+    assert output == b"/tmp/work/deep\n"
+    assert (await run("pwd", cwd="/tmp/work/deep"))[0] == b"/tmp/work/deep\n"
 
 
 async def test_the_job_has_the_hostname_asked_for(vm: Vm, run: Run) -> None:
@@ -425,11 +425,11 @@ async def test_an_archive_whose_source_fails_leaves_the_root_usable(root: JobRoo
 # hashFiles
 
 FILES = {
-    "/ws/a/package.lock": b"a\n",
-    "/ws/b/package.lock": b"b\n",
-    "/ws/b/.hidden/package.lock": b"h\n",
-    "/ws/package.lock": b"top\n",
-    "/ws/a.txt": b"text\n",
+    "/tmp/ws/a/package.lock": b"a\n",
+    "/tmp/ws/b/package.lock": b"b\n",
+    "/tmp/ws/b/.hidden/package.lock": b"h\n",
+    "/tmp/ws/package.lock": b"top\n",
+    "/tmp/ws/a.txt": b"text\n",
 }
 
 
@@ -450,7 +450,7 @@ def digest(*contents: bytes) -> str:
         (["a"], digest(b"a\n")),
         (["./a/"], digest(b"a\n")),
         (["a.txt/"], ""),
-        (["/ws/a.???"], digest(b"text\n")),
+        (["/tmp/ws/a.???"], digest(b"text\n")),
         (["[!b]/*"], digest(b"a\n")),
         (["# a comment\na.txt"], digest(b"text\n")),
         (["*.nothing"], ""),
@@ -459,12 +459,12 @@ def digest(*contents: bytes) -> str:
 )
 async def test_hash_files(root: JobRoot, run: Run, patterns: list[str], expected: str) -> None:
     await run("true", files=FILES)
-    assert await root.hash_files("/ws", patterns) == expected
+    assert await root.hash_files("/tmp/ws", patterns) == expected
 
 
 async def test_hash_files_looks_through_links_to_files_only(root: JobRoot, run: Run) -> None:
-    await run("ln -s a.txt /ws/link; ln -s a /ws/folder", files=FILES)
-    assert await root.hash_files("/ws", ["link", "folder/**"]) == digest(b"text\n")
+    await run("ln -s a.txt /tmp/ws/link; ln -s a /tmp/ws/folder", files=FILES)
+    assert await root.hash_files("/tmp/ws", ["link", "folder/**"]) == digest(b"text\n")
 
 
 async def test_hash_files_of_a_folder_that_is_not_there(root: JobRoot) -> None:
