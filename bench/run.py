@@ -1,0 +1,275 @@
+"""Measure Cloche against named baselines, in one run on this machine, and write bench/RESULTS.md.
+
+    make bench                        everything
+    .venv/bin/python bench/run.py --only act --rounds 20
+
+Only ratios within one run mean anything: absolute figures drift with the machine and what else it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloche.config import data_dir, vms_dir
+from cloche.image.store import ImageStore
+from cloche.vm.guest import ExecSpec, JobRootSpec
+from cloche.vm.provider import Allocation, VmSpec
+from cloche.vm.qemu.provider import QemuProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+COMMAND_DEADLINE = 300.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: what was measured, in milliseconds, its baseline, and what the issue hopes for."""
+
+    name: str
+    ours: list[float]
+    baseline_name: str
+    baseline: list[float]
+    target: str
+    inverse: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the baseline's, or the other way round where the baseline is to be the slower."""
+        ours, base = statistics.median(self.ours), statistics.median(self.baseline)
+        return base / ours if self.inverse else ours / base
+
+
+def main() -> None:
+    """Run what is asked for and write it down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=sorted(BENCHES), action="append", help="just this one; repeatable")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for name in options.only or BENCHES:
+        print(f"{name}: {options.rounds} rounds …", flush=True)
+        found = BENCHES[name](options.rounds)
+        rows += found
+        for row in found:
+            print("  " + _line(row), flush=True)
+    options.output.write_text(_report(rows, options.rounds), encoding="utf-8")
+    print(f"written to {options.output}")
+
+
+# --- a new VM against a cold boot
+
+
+def new_vm(rounds: int) -> list[Row]:
+    """Resume from the template against booting the same image cold, one after the other in turn."""
+    return asyncio.run(_new_vm(rounds))
+
+
+async def _new_vm(rounds: int) -> list[Row]:
+    store = ImageStore(data_dir())
+    resumed = QemuProvider(store, data_dir(), vms_dir())
+    booted = QemuProvider(store, data_dir(), vms_dir(), templates=False)
+    ready: dict[str, list[float]] = {"new": [], "cold": []}
+    first: dict[str, list[float]] = {"new": [], "cold": []}
+    await _first_step(resumed)  # the template, the page cache
+    for _ in range(rounds):
+        for name, provider in (("new", resumed), ("cold", booted)):
+            if name == "new" or len(ready["cold"]) < max(rounds // 3, 3):
+                allocation, until_step = await _first_step(provider)
+                ready[name].append(allocation.duration * 1000)
+                first[name].append(until_step * 1000)
+    return [
+        Row(
+            "a new VM, to its agent's answer",
+            ready["new"],
+            "cold boot",
+            ready["cold"],
+            "≥ 20 times",
+            inverse=True,
+        ),
+        Row(
+            "a new VM, to the end of its first step",
+            first["new"],
+            "cold boot",
+            first["cold"],
+            "—",
+            inverse=True,
+        ),
+    ]
+
+
+async def _first_step(provider: QemuProvider) -> tuple[Allocation, float]:
+    started = time.perf_counter()
+    allocation = await provider.allocate(VmSpec())
+    try:
+        async with await allocation.vm.guest.open_job(JobRootSpec("bench")) as root:
+            process = await root.exec(ExecSpec(["bash", "-c", "true"], {"PATH": PATH}))
+            await process.wait()
+            return allocation, time.perf_counter() - started
+    finally:
+        await provider.release(allocation.vm)
+
+
+# --- a hundred steps against the same commands in a loop inside the guest
+
+_STEPS = 100
+_LOOP = """\
+cat > /tmp/step.sh <<'EOF'
+true
+EOF
+for i in $(seq 5); do bash -e /tmp/step.sh; done
+start=$(date +%s%N)
+for i in $(seq 100); do bash -e /tmp/step.sh; done
+echo "took=$(( ($(date +%s%N) - start) / 1000 ))" >> "$GITHUB_OUTPUT"
+"""
+
+
+def hundred_steps(rounds: int) -> list[Row]:
+    """One workflow in one VM: first the loop, timed in the guest, then a hundred steps, timed by their events."""
+    loops, steps = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = [{"id": "loop", "run": _LOOP}, *({"run": "true"} for _ in range(_STEPS))]
+        _workflow(folder, {"on": "push", "jobs": {"a": {"runs-on": "ubuntu-latest", "steps": made}}})
+        for _ in range(max(rounds // 3, 3)):
+            events = _events(folder)
+            finished = [e for e in events if e["type"] == "step.finished"]
+            loops.append(int(finished[0]["outputs"]["took"]) / 1000)
+            steps.append((finished[-1]["at"] - finished[0]["at"]) * 1000)
+    return [Row("100 steps", steps, "100 commands looped in the guest", loops, "≤ 1.25")]
+
+
+# --- five echo steps against act in host mode
+
+
+def act(rounds: int) -> list[Row]:
+    """The whole command, process start to end, interleaved with act's."""
+    found = BIN / "act"
+    if not found.exists():
+        print("  act is not installed: make bench installs it")
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = [{"run": f"echo step {n}"} for n in range(1, 6)]
+        _workflow(folder, {"on": "push", "jobs": {"a": {"runs-on": "ubuntu-latest", "steps": made}}})
+        subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=COMMAND_DEADLINE)
+        commands = {
+            "act": [str(found), "push", "-P", "ubuntu-latest=-self-hosted"],
+            "sandbox": [str(BIN / "cloche"), "run", "--vm", "sandbox"],
+            "qemu": [str(BIN / "cloche"), "run", "--vm", "qemu"],
+        }
+        times: dict[str, list[float]] = {key: [] for key in commands}
+        for number in range(rounds + 1):
+            for key, command in commands.items():
+                took = _timed(command, folder)
+                if number:  # the first round warms caches
+                    times[key].append(took)
+    return [
+        Row("five echo steps, --vm sandbox", times["sandbox"], "act, host mode", times["act"], "≤ 2.5"),
+        Row("five echo steps, --vm qemu", times["qemu"], "act, host mode", times["act"], "—"),
+    ]
+
+
+def _timed(command: list[str], folder: Path) -> float:
+    environment = {**os.environ, "ACT_DISABLE_VERSION_CHECK": "1"}
+    started = time.perf_counter()
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_DEADLINE,
+        check=False,
+    )
+    if result.returncode:
+        raise SystemExit(f"{command} failed:\n{result.stdout}\n{result.stderr}")
+    return (time.perf_counter() - started) * 1000
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    result = subprocess.run(
+        [BIN / "cloche", "run", "-C", folder, "--vm", "qemu", "--output", "jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_DEADLINE,
+        check=True,
+    )
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def _workflow(folder: Path, content: dict[str, object]) -> None:
+    path = folder / ".github" / "workflows" / "bench.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+
+
+# --- telling
+
+
+def _line(row: Row) -> str:
+    ours, base = statistics.median(row.ours), statistics.median(row.baseline)
+    return f"{row.name}: {ours:.0f} ms; {row.baseline_name}: {base:.0f} ms; ratio {row.ratio:.2f} (target {row.target})"
+
+
+_HEAD = """\
+# What was measured
+
+`make bench` on {date}, {rounds} rounds (a third of that for what takes long): medians, with the least and the most
+in brackets. {machine}
+
+Figures of one run are comparable with each other only; the ratio is what to remember. Where the baseline is to be
+the slower, the ratio says how many times.
+
+| what | ms | baseline | ms | ratio | hoped for |
+|---|---|---|---|---|---|
+"""
+
+
+def _report(rows: list[Row], rounds: int) -> str:
+    head = _HEAD.format(date=time.strftime("%Y-%m-%d"), rounds=rounds, machine=_machine())
+    return head + "".join(
+        f"| {row.name} | {_spread(row.ours)} | {row.baseline_name} | {_spread(row.baseline)} "
+        f"| {row.ratio:.2f} | {row.target} |\n"
+        for row in rows
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+
+
+def _machine() -> str:
+    qemu = shutil.which("qemu-system-x86_64")
+    version = subprocess.run(
+        [str(qemu), "--version"], capture_output=True, text=True, timeout=20, check=False
+    ).stdout
+    first = version.splitlines()[0] if version else "no QEMU"
+    load = os.getloadavg()[0]
+    system = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
+    return f"{system}, Python {platform.python_version()}, {first}, load {load:.1f} at the end."
+
+
+BENCHES: dict[str, Callable[[int], list[Row]]] = {"new-vm": new_vm, "steps": hundred_steps, "act": act}
+
+if __name__ == "__main__":
+    main()
