@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("gc")
 def gc() -> None:
-    """Clear what killed runs left, and images that nothing uses.
+    """Clear what killed runs left, images that nothing names, and templates not used for two weeks.
 
     Runs that are alive are not disturbed. Every `cloche run` does the first part by itself.
     """
@@ -23,9 +23,13 @@ def gc() -> None:
     from cloche.image.store import ImageStore
     from cloche.session import SessionRegistry
     from cloche.session.collect import collect_leftovers
+    from cloche.vm.qemu.template import collect_templates
 
     left = asyncio.run(collect_leftovers(SessionRegistry(sessions_dir()), vms_dir()))
-    lines = [*_told(left), *(f"removed {path}" for path in ImageStore(data_dir()).gc())]
+    store = ImageStore(data_dir())
+    removed = [*store.gc()]
+    removed += collect_templates(data_dir() / "templates", {image.digest for image in store.images()})
+    lines = [*_told(left), *(f"removed {path}" for path in removed)]
     click.echo("\n".join(lines) or "nothing to clear")
     problems = [vm for vm in left.vms if vm.problem]
     for vm in problems:

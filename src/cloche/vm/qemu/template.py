@@ -28,7 +28,7 @@ from cloche.vm.qemu import machine
 from cloche.vm.qemu.process import QemuProcess, open_state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from cloche.guest.protocol import Header
     from cloche.image.model import Image
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BOOT_DEADLINE = 120.0
 """Seconds for a cold boot to the agent's first word; 3 under emulation on an idle machine."""
+UNUSED_FOR = 14 * 24 * 3600.0
+"""Seconds after its last use that a template is kept; making one again takes some seconds."""
 LOCK_DEADLINE = 300.0
 """Seconds to wait for another process that is making the same template."""
 READY_ROOTS = 2
@@ -213,6 +215,37 @@ class TemplateStore:
             yield process
         finally:
             await process.kill()
+
+
+def collect_templates(root: Path, images: Collection[str], unused_for: float = UNUSED_FOR) -> list[Path]:
+    """Remove templates of images that are gone, those not used for ``unused_for`` seconds, and half-made ones.
+
+    ``images`` are the digests that exist. VMs that run are not disturbed: they have their template open.
+    """
+    removed = []
+    for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+        lock = os.open(
+            root / f"{folder.name.partition('.')[0]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_wanted(folder, images, unused_for):
+                shutil.rmtree(folder)
+                removed.append(folder)
+        except BlockingIOError:
+            continue  # being made
+        finally:
+            os.close(lock)
+    return removed
+
+
+def _is_wanted(folder: Path, images: Collection[str], unused_for: float) -> bool:
+    try:
+        meta = json.loads((folder / "template.json").read_text(encoding="utf-8"))
+        used = folder.stat().st_mtime
+        return {meta["system"], meta["job"]} <= set(images) and time.time() - used < unused_for
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def boot_files(folder: Path, system: Image, job: Image) -> machine.Boot:
