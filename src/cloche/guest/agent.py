@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from cloche.guest import jobs, protocol
 from cloche.guest.link import Link, LinkClosed
-from cloche.guest.spawn import set_terminal_size
 from cloche.guest.streams import Stream, make_pipes
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from cloche.guest.jobs import Job, JobMaker
 
 _CLOSED = select.EPOLLHUP | select.EPOLLERR
+_MAX_ERROR = 4096
+_MAX_SPARE = 64
+_MAX_SIDE = 0xFFFF
+_MAX_SIGNAL = 64
 
 
 class Identity(Protocol):
@@ -42,7 +45,7 @@ class Agent:
         self._maker = maker
         self._identity = identity
         self._epoll = select.epoll()
-        self._watched: dict[int, Callable[[int], None]] = {}
+        self._watched: dict[int, tuple[int, Callable[[int], None]]] = {}
         self._spare: list[Job] = []
         self._jobs: dict[str, Job] = {}
         self._inits: dict[int, Job] = {}
@@ -57,11 +60,18 @@ class Agent:
             "job.open": self._open_job,
             "job.close": self._close_job,
         }
+        self._stream_messages: dict[str, Callable[[Stream, protocol.Header, bytes], None]] = {
+            "credit": self._credit,
+            "data": self._data,
+            "eof": self._eof,
+            "signal": self._signal,
+            "resize": self._resize,
+        }
 
     # --- the loop
 
     def run(self) -> NoReturn:
-        """Serve for ever. LinkClosed when the host is gone for good (sockets only, never a VM's port)."""
+        """Serve until the host is gone (LinkClosed) or talks nonsense (ProtocolError)."""
         wake, notify = os.pipe()
         for descriptor in (wake, notify):
             os.set_blocking(descriptor, False)
@@ -71,17 +81,18 @@ class Agent:
         self.watch(self._link.fileno, select.EPOLLIN, self._host_ready)
         while True:
             for descriptor, events in self._epoll.poll():
-                callback = self._watched.get(descriptor)
-                if callback is not None:
-                    callback(events)
+                watched = self._watched.get(descriptor)
+                if watched is not None:
+                    watched[1](events)
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """See streams.Poller."""
-        if fd in self._watched:
-            self._epoll.modify(fd, events)
-        else:
+        watched = self._watched.get(fd)
+        if watched is None:
             self._epoll.register(fd, events)
-        self._watched[fd] = callback
+        elif watched[0] != events:
+            self._epoll.modify(fd, events)
+        self._watched[fd] = (events, callback)
 
     def unwatch(self, fd: int) -> None:
         """See streams.Poller."""
@@ -100,7 +111,7 @@ class Agent:
         job = self._jobs.get(stream.job)
         if job is not None:
             job.streams.pop(stream.number, None)
-            job.lingering.append(stream)
+            job.lingering = [one for one in (*job.lingering, stream) if one.is_open]
             if job.group is not None:
                 job.group.ended(stream.number)
 
@@ -121,14 +132,15 @@ class Agent:
         if request is None:
             self._stream_message(kind, header, payload)
             return
+        number = protocol.whole(header, "r")
         try:
             answer = request(header, payload)
-        except (OSError, jobs.JobError, RuntimeError, ValueError, KeyError) as error:
-            answer = {"error": f"{kind}: {error}"}
+        except (OSError, jobs.JobError, ValueError) as error:
+            answer = {"error": f"{kind}: {error}"[:_MAX_ERROR]}
         if answer is not None:
-            self._reply(header["r"], answer)
+            self._reply(number, answer)
 
-    def _reply(self, request: object, answer: protocol.Header) -> None:
+    def _reply(self, request: int, answer: protocol.Header) -> None:
         self.send({"t": "reply", "r": request, **answer})
 
     def _hello(self, header: protocol.Header, _payload: bytes) -> protocol.Header:
@@ -143,14 +155,14 @@ class Agent:
         }
 
     def _adopt(self, header: protocol.Header, payload: bytes) -> protocol.Header:
-        self._machine_id = str(header["machine_id"])
-        self._identity.take_on(str(header["hostname"]), float(str(header["time"])), payload)
+        self._machine_id = protocol.text(header, "machine_id")
+        self._identity.take_on(protocol.text(header, "hostname"), protocol.number(header, "time"), payload)
         self._adopted = True
         return {"boot_id": self._identity.boot_id()}
 
     def _prepare(self, header: protocol.Header, _payload: bytes) -> protocol.Header:
         """Have ``roots`` job roots waiting, so that opening one later costs a message."""
-        while len(self._spare) < int(str(header["roots"])):
+        while len(self._spare) < protocol.whole(header, "roots", high=_MAX_SPARE):
             self._spare.append(self._make())
         return {}
 
@@ -161,24 +173,29 @@ class Agent:
         return job
 
     def _open_job(self, header: protocol.Header, _payload: bytes) -> None:
-        name = str(header["job"])
+        name, hostname = protocol.text(header, "job"), protocol.text(header, "hostname")
+        memory, pids = (
+            protocol.whole(header, key) if header.get(key) else None for key in ("memory", "pids")
+        )
         if name in self._jobs:
             raise ValueError(f"there is a job root {name!r} already")
-        job = self._spare.pop(0) if self._spare else self._make()
-        job.name = name
-        job.assigned = int(str(header["r"]))
-        self._jobs[name] = job
+        if not self._spare:
+            self._spare.append(self._make())
+        job = self._spare[0]
         if job.group is not None:
-            memory, pids = header.get("memory"), header.get("pids")
-            job.group.limit(int(str(memory)) if memory else None, int(str(pids)) if pids else None)
+            job.group.limit(memory, pids)
             job.oom_kills = job.group.oom_kills()
-        self._to_job(job, {"t": "assign", "hostname": header["hostname"], "machine_id": self._machine_id})
+        self._spare.remove(job)
+        job.name = name
+        job.assigned = protocol.whole(header, "r")
+        self._jobs[name] = job
+        self._to_job(job, {"t": "assign", "hostname": hostname, "machine_id": self._machine_id})
 
     def _close_job(self, header: protocol.Header, _payload: bytes) -> protocol.Header | None:
-        job = self._jobs.pop(str(header["job"]), None)
+        job = self._jobs.pop(protocol.text(header, "job"), None)
         if job is None:
             return {}
-        self._end(job, int(str(header["r"])))
+        self._end(job, protocol.whole(header, "r"))
         return None
 
     def _end(self, job: Job, request: int | None) -> None:
@@ -198,40 +215,50 @@ class Agent:
     # --- streams
 
     def _stream_message(self, kind: str, header: protocol.Header, payload: bytes) -> None:
-        number = int(str(header["s"]))
-        if kind == "exec":
-            self._exec(number, header, payload)
-            return
+        number = protocol.whole(header, "s")
         stream = self._streams.get(number)
-        if stream is None:
-            return  # it ended while this was on its way
-        if kind == "credit":
-            stream.grant(int(str(header["n"])))
-        elif kind == "data":
-            stream.write(payload)
-        elif kind == "eof":
-            stream.end_input()
-        elif kind == "signal":
-            self._signal(stream, int(str(header["n"])))
-        elif kind == "resize":
-            set_terminal_size(stream.terminal, int(str(header["rows"])), int(str(header["columns"])))
+        if kind == "exec":
+            if stream is not None:
+                raise protocol.ProtocolError(f"stream {number} is in use")
+            self._exec(number, header, payload)
+        elif kind not in self._stream_messages:
+            raise protocol.ProtocolError(f"there is no message {kind!r}")
+        elif stream is not None:  # else it ended while this was on its way
+            self._stream_messages[kind](stream, header, payload)
 
     def _exec(self, number: int, header: protocol.Header, payload: bytes) -> None:
-        job = self._jobs.get(str(header["job"]))
+        name = protocol.text(header, "job")
+        job = self._jobs.get(name)
         if job is None:
-            self.send(
-                {"t": "exit", "s": number, "code": 126, "error": f"there is no job root {header['job']!r}"}
-            )
+            self.send({"t": "exit", "s": number, "code": 126, "error": f"there is no job root {name!r}"})
             return
         stream = Stream(self, number, job.name)
         self._streams[number] = job.streams[number] = stream
-        self._to_job(job, header, payload, make_pipes(stream, header))
+        try:
+            pipes = make_pipes(stream, header)
+        except OSError as error:
+            stream.finish({"t": "exit", "s": number, "code": 126, "error": str(error)}, [])
+            return
+        self._to_job(job, header, payload, pipes)
 
-    def _signal(self, stream: Stream, number: int) -> None:
+    def _credit(self, stream: Stream, header: protocol.Header, _payload: bytes) -> None:
+        stream.grant(protocol.whole(header, "n"))
+
+    def _data(self, stream: Stream, _header: protocol.Header, payload: bytes) -> None:
+        stream.write(payload)
+
+    def _eof(self, stream: Stream, _header: protocol.Header, _payload: bytes) -> None:
+        stream.end_input()
+
+    def _resize(self, stream: Stream, header: protocol.Header, _payload: bytes) -> None:
+        rows, columns = (protocol.whole(header, key, high=_MAX_SIDE) for key in ("rows", "columns"))
+        stream.resize(rows, columns)
+
+    def _signal(self, stream: Stream, header: protocol.Header, _payload: bytes) -> None:
+        number = protocol.whole(header, "n", high=_MAX_SIGNAL)
         job = self._jobs[stream.job]
-        if job.group is not None:
-            job.group.signal(stream.number, number, signal.SIGKILL)
-        else:
+        if job.group is None or not job.group.signal(stream.number, number, job.pid):
+            # Whatever is being started is started once the init hears of this.
             self._to_job(job, {"t": "signal", "s": stream.number, "n": number})
 
     # --- jobs
@@ -254,7 +281,7 @@ class Agent:
             if events & (select.EPOLLIN | _CLOSED):
                 for header, payload in job.link.receive():
                     self._job_says(job, header, payload)
-        except (LinkClosed, protocol.ProtocolError):
+        except (LinkClosed, protocol.ProtocolError, OSError):
             self._job_lost(job)
 
     def _job_says(self, job: Job, header: protocol.Header, payload: bytes) -> None:
@@ -263,15 +290,16 @@ class Agent:
             self._reply(job.assigned, {})
             job.assigned = None
             return
-        stream = job.streams.get(int(str(header.get("s", -1))))
-        if stream is None:
-            return
-        if kind == "terminal":
+        stream = job.streams.get(protocol.whole(header, "s", default=0))
+        if kind == "terminal" and job.link.fds:
             master = job.link.fds.popleft()
-            stream.attach(master, master)
-        elif kind == "file":
+            if stream is None:
+                os.close(master)
+            else:
+                stream.attach(master, master)
+        elif kind == "file" and stream is not None:
             job.files.setdefault(stream.number, []).append((header, payload))
-        elif kind == "exit":
+        elif kind == "exit" and stream is not None:
             self._job_exit(job, stream, header)
 
     def _job_exit(self, job: Job, stream: Stream, header: protocol.Header) -> None:

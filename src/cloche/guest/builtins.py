@@ -10,7 +10,7 @@ import os
 import tarfile
 from typing import TYPE_CHECKING
 
-from cloche.guest import archive, hashing
+from cloche.guest import archive, hashing, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 # Names for user numbers would come from the C library, which would load the job image's modules into this process.
 tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined] # tarfile itself does this where they are missing
+
+
+def prepare(header: Header, user: spawn.User) -> None:
+    """What a builtin needs done before it is its user. Raises spawn.StartError."""
+    if header["builtin"] == "untar":
+        try:
+            spawn.make_folders(str(header["path"]), user)
+        except OSError as error:
+            raise spawn.StartError(spawn.NOT_EXECUTABLE, str(error)) from error
 
 
 def run(header: Header) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 from cloche.guest import linux
 
@@ -51,16 +52,23 @@ class JobGroup:
             counts = dict(line.split() for line in file)
         return int(counts.get("oom_kill", "0"))
 
-    def signal(self, stream: int, number: int, kill: int) -> None:
-        """Send a signal to all processes of a program; ``kill`` takes even those that fork meanwhile."""
+    def signal(self, stream: int, number: int, init: int) -> bool:
+        """Send a signal to all processes of a program; SIGKILL takes even those that fork meanwhile.
+
+        False, and nothing sent, while there are none, or ``init``, the job's own, is among them to start them.
+        """
         path = f"{self.path}/s{stream}"
-        if number == kill:
-            with contextlib.suppress(FileNotFoundError):
+        members = self._members(path)
+        if not members or init in members:
+            return False
+        if number == signal.SIGKILL:
+            with contextlib.suppress(OSError):
                 _write(f"{path}/cgroup.kill", "1")
-            return
-        for pid in self._members(path):
+            return True
+        for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return True
 
     @staticmethod
     def _members(path: str) -> list[int]:

@@ -74,7 +74,7 @@ class Init:
         if header["t"] == "assign":
             self._assign(header)
         elif header["t"] == "signal":
-            self._signal(int(str(header["s"])), int(str(header["n"])))
+            self._signal(protocol.whole(header, "s"), protocol.whole(header, "n"))
         else:
             self._exec(header, payload)
 
@@ -88,10 +88,14 @@ class Init:
         self._link.send({"t": "assigned"})
 
     def _exec(self, header: protocol.Header, payload: bytes) -> None:
-        number = int(str(header["s"]))
+        number = protocol.whole(header, "s")
         terminal = header.get("tty")
         if isinstance(terminal, list):
-            stdin = output = self._open_terminal(number, terminal)
+            try:
+                stdin = output = self._open_terminal(number, terminal)
+            except OSError as error:
+                self._refuse(number, spawn.NOT_EXECUTABLE, f"there is no terminal to be had: {error}")
+                return
         else:
             output = self._link.fds.popleft()
             stdin = self._link.fds.popleft() if header.get("stdin") else os.dup(self._null)
@@ -108,23 +112,29 @@ class Init:
         return slave
 
     def _start(self, header: protocol.Header, payload: bytes, stdin: int, output: int) -> None:
-        number = int(str(header["s"]))
+        number = protocol.whole(header, "s")
         collect = header.get("collect")
         paths = [str(path) for path in collect] if isinstance(collect, list) else []
         try:
             if header.get("builtin"):
                 user = self._user(header)
+                builtins.prepare(header, user)
                 pid = self._spawner.run(lambda: builtins.run(header), user, number, stdin, output)
                 self._running[pid] = _Running(number, None, paths)
             else:
                 process = self._spawner.start(self._program(header, payload), number, stdin, output)
                 self._running[process.pid] = _Running(number, process, paths)
-        except (spawn.StartError, KeyError) as error:
-            code = error.code if isinstance(error, spawn.StartError) else spawn.NOT_EXECUTABLE
-            self._link.send({"t": "exit", "s": number, "code": code, "error": str(error.args[0])})
+        except spawn.StartError as error:
+            self._refuse(number, error.code, str(error))
+
+    def _refuse(self, number: int, code: int, error: str) -> None:
+        self._link.send({"t": "exit", "s": number, "code": code, "error": error})
 
     def _signal(self, number: int, signal_number: int) -> None:
-        """Where there are no control groups: the program and its descendants, as far as they can be told."""
+        """To the program and its descendants, as far as they can be told without control groups.
+
+        With them the agent does it better, except for a program that was just being started.
+        """
         for pid in [pid for pid, running in self._running.items() if running.number == number]:
             processes.signal_tree(pid, signal_number)
 
@@ -144,7 +154,10 @@ class Init:
 
     def _user(self, header: protocol.Header) -> spawn.User:
         user = header.get("user")
-        return self._users.find(None if user is None else str(user))
+        try:
+            return self._users.find(None if user is None else str(user))
+        except KeyError as error:
+            raise spawn.StartError(spawn.NOT_EXECUTABLE, error.args[0]) from None
 
     def _reap(self) -> None:
         while True:
@@ -205,5 +218,7 @@ def serve(agent: socket.socket, cgroup: int | None, *, single_user: bool) -> NoR
         Init(agent, cgroup, single_user=single_user).run()
     except LinkClosed:
         os._exit(0)
+    except Exception as error:  # noqa: BLE001 - said here, or nowhere
+        os.write(2, f"a job's init failed: {error!r}\n".encode(errors="replace"))
     finally:
         os._exit(1)

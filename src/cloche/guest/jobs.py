@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gc
 import os
 import shutil
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # A job's init cannot import any more once its root has replaced the agent's; codecs are imported on first use.
 for _name in ("ascii", "utf-8", "latin-1", "idna"):
     codecs.lookup(_name)
+
+
+_PID = "init "
+_MAX_REPORT = 4096
 
 
 class JobError(Exception):
@@ -64,7 +69,7 @@ class JobMaker:
         self._slots = 0
 
     def make(self) -> Job:
-        """A root, ready to be assigned. JobError with what went wrong."""
+        """A root, ready to be assigned. JobError with what went wrong, after which nothing is left of it."""
         self._slots += 1
         slot = self._slots
         folder = f"{self._plan.folder}/{slot}"
@@ -83,17 +88,12 @@ class JobMaker:
         if descriptor is not None:
             os.close(descriptor)
         os.waitpid(monitor, 0)
-        pid = self._read_pid(problem)
-        return Job(slot, pid, Link(ours.fileno(), ours), ours, folder, group)
-
-    @staticmethod
-    def _read_pid(problem: int) -> int:
-        with os.fdopen(problem, "rb") as pipe:
-            said = pipe.read(65536).decode(errors="replace")
-        pid, _, error = said.partition("\n")
-        if error or not pid:
-            raise JobError(f"a job root could not be made: {error or 'its process ended'}")
-        return int(pid)
+        pid, error = _read_report(problem)
+        job = Job(slot, pid, Link(ours.fileno(), ours), ours, folder, group)
+        if error:
+            _abandon(job)
+            raise JobError(f"a job root could not be made: {error}")
+        return job
 
     def _become(  # noqa: PLR0917 - the descriptors and names one fork carries over
         self,
@@ -112,7 +112,7 @@ class JobMaker:
             roots.unshare(plan, cgroups=self._cgroups)
             pid = os.fork()
             if pid:
-                os.write(report, f"{pid}\n".encode())
+                os.write(report, f"{_PID}{pid}\n".encode())
                 os._exit(0)
             if self._network is not None:
                 self._network.wire_inside(slot)
@@ -120,17 +120,36 @@ class JobMaker:
                 linux.loopback_up()
             roots.enter(plan, cgroups=self._cgroups)
         except BaseException as error:  # noqa: BLE001 - a fork must never return into the agent's loop
-            os.write(report, f"\n{error}".encode())
+            os.write(report, f"{error}\n".encode())
             os._exit(1)
         os.close(report)
         gc.freeze()
         init.serve(theirs, descriptor, single_user=self._plan.single_user)
 
 
+def _read_report(problem: int) -> tuple[int, str]:
+    """The init's process id, 0 if there is none, and what went wrong, if anything."""
+    with os.fdopen(problem, "rb") as pipe:
+        said = pipe.read(_MAX_REPORT).decode(errors="replace")
+    pids = [line for line in said.splitlines() if line.startswith(_PID)]
+    error = " ".join(line for line in said.splitlines() if line and line not in pids)
+    pid = int(pids[0].removeprefix(_PID)) if pids else 0
+    return pid, error or ("" if pid else "its process ended")
+
+
+def _abandon(job: Job) -> None:
+    """Leave nothing of a root that could not be made."""
+    end(job)
+    if job.pid:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(job.pid, 0)
+    bury(job)
+
+
 def end(job: Job) -> None:
     """Kill the init, and so every process of the job, and free what the job held in the guest."""
     job.ended = True
-    if not job.reaped:
+    if job.pid and not job.reaped:
         os.kill(job.pid, signal.SIGKILL)
     for stream in [*job.streams.values(), *job.lingering]:
         stream.close()
@@ -142,6 +161,7 @@ def bury(job: Job) -> None:
     """The job's init has been reaped: its control group and its disk space go, the latter in the background."""
     if job.group is not None:
         job.group.remove()
-    if os.fork() == 0:
-        shutil.rmtree(job.folder, ignore_errors=True)
-        os._exit(0)
+    with contextlib.suppress(OSError):  # no process to be had: the space stays taken for the VM's life
+        if os.fork() == 0:
+            shutil.rmtree(job.folder, ignore_errors=True)
+            os._exit(0)

@@ -34,6 +34,7 @@ WINDOW = 512 * 1024
 MAX_COLLECTED = 4 * 1024 * 1024
 """Bytes of one collected file in a ``file`` frame; what is longer is cut there and marked."""
 
+_MAX_NUMBER = 1e15
 _LENGTHS = struct.Struct("!II")
 
 Header = dict[str, object]
@@ -92,3 +93,30 @@ def _header(raw: bytes) -> Header:
     if not isinstance(header, dict) or not isinstance(header.get("t"), str):
         raise ProtocolError("a frame's header is not an object with a type")
     return header
+
+
+# Fields of headers. Each raises ProtocolError for a field that is missing or not what it has to be.
+
+
+def whole(header: Header, key: str, low: int = 0, high: int = 2**63 - 1, default: int | None = None) -> int:
+    """A whole number from ``low`` to ``high``."""
+    value = header.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ProtocolError(f"{key} is not a whole number from {low} to {high}")
+    return value
+
+
+def number(header: Header, key: str, default: float | None = None) -> float:
+    """A finite number that is not negative."""
+    value = header.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_NUMBER:
+        raise ProtocolError(f"{key} is not a number from 0 to {_MAX_NUMBER}")
+    return float(value)
+
+
+def text(header: Header, key: str, limit: int = 4096, default: str | None = None) -> str:
+    """Text of at most ``limit`` characters."""
+    value = header.get(key, default)
+    if not isinstance(value, str) or len(value) > limit:
+        raise ProtocolError(f"{key} is not text of at most {limit} characters")
+    return value

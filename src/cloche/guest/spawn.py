@@ -135,15 +135,13 @@ class Spawner:
         Raises StartError.
         """
         try:
-            with _as_user(program.user):
-                for path, content in program.files:
-                    _write(path, content)
-        except OSError as error:
+            _write_files(program.files, program.user)
+        except (OSError, ValueError) as error:
             raise StartError(NOT_EXECUTABLE, _explain(error, "a file of the step")) from error
         try:
             with self._in_group(number), self._killable():
                 return _popen(program, stdin, output)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError) and error.filename != program.cwd
             code = NOT_FOUND if missing else NOT_EXECUTABLE
             raise StartError(code, _explain(error, program.argv[0])) from error
@@ -226,7 +224,9 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _explain(error: OSError, otherwise: str) -> str:
+def _explain(error: OSError | ValueError, otherwise: str) -> str:
+    if isinstance(error, ValueError):
+        return f"{otherwise}: {error}"
     name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
     return f"{name or otherwise}: {error.strerror}"
 
@@ -267,13 +267,28 @@ def become_user(user: User) -> None:
     os.setuid(user.uid)
 
 
+def _write_files(files: list[tuple[str, bytes]], user: User) -> None:
+    for folder in {os.path.dirname(path) for path, _ in files}:
+        make_folders(folder, user)
+    with _as_user(user):
+        for path, content in files:
+            _write(path, content)
+
+
+def make_folders(path: str, user: User) -> None:
+    """Make a folder and what is missing above it, owned by ``user`` wherever it is."""
+    path = os.path.join("/", path)
+    if os.path.isdir(path):
+        return
+    make_folders(os.path.dirname(path), user)
+    os.mkdir(path, 0o755)
+    os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
 def _write(path: str, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, flags, 0o644)
+    # Not blocking: an earlier program may have left a FIFO in the file's place.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o644)
     try:
         view = memoryview(content)
         while view:

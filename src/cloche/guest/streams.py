@@ -16,9 +16,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from cloche.guest import protocol
+from cloche.guest.spawn import set_terminal_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_TERMINAL_BACKLOG = 64 * 1024
+"""More than what a terminal holds of its program's output, 4 KiB read and 8 KiB on their way on Linux."""
 
 
 class Poller(Protocol):
@@ -46,42 +50,58 @@ class Stream:
         self._poller = poller
         self._output = -1
         self._stdin = -1
+        self._terminal = False
         self._credit = protocol.WINDOW
         self._drain: int | None = None
         self._trailer: list[tuple[protocol.Header, bytes]] = []
         self._input: deque[memoryview] = deque()
         self._input_ended = False
+        self._input_refused = False
         self._output_ended = False
 
     @property
-    def terminal(self) -> int:
-        """The terminal's descriptor, for its size."""
-        return self._output
+    def is_open(self) -> bool:
+        """Whether somebody may still write to its output."""
+        return self._output >= 0
 
     def attach(self, output: int, stdin: int) -> None:
         """Take over the ends that the agent keeps; ``stdin`` is -1 without one, or the terminal itself."""
         self._output, self._stdin = output, stdin
+        self._terminal = output == stdin
         for descriptor in {output, stdin} - {-1}:
             os.set_blocking(descriptor, False)
+        if stdin < 0:
+            self._refuse_input()
         self._rewatch()
         self._pump_input()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The host's terminal has this size now; no matter without one."""
+        if self._terminal and self._output >= 0:
+            set_terminal_size(self._output, rows, columns)
 
     def grant(self, amount: int) -> None:
         """The host took ``amount`` bytes."""
         self._credit += amount
-        self._rewatch()
+        if self._drain is None:
+            self._rewatch()
+        else:
+            self._pump_output()
 
     def finish(self, header: protocol.Header, files: list[tuple[protocol.Header, bytes]]) -> None:
         """The process ended: tell so after what it wrote is on its way."""
         self._trailer = [*files, (header, b"")]
         self._drain = self._waiting_bytes()
-        self._close_stdin()
-        self._settle()
+        self._refuse_input()
+        self._pump_output()
 
     def write(self, data: bytes) -> None:
         """Input from the host."""
         self._input.append(memoryview(data))
-        self._pump_input()
+        if self._input_refused:
+            self._drop_input()
+        else:
+            self._pump_input()
 
     def end_input(self) -> None:
         """The host sends no more input."""
@@ -96,8 +116,11 @@ class Stream:
     # --- output
 
     def _waiting_bytes(self) -> int:
+        """How much the process can have left unread in its output; of a terminal nobody can tell but its end."""
         if self._output < 0 or self._output_ended:
             return 0
+        if self._terminal:
+            return _TERMINAL_BACKLOG
         count = array.array("i", [0])
         fcntl.ioctl(self._output, termios.FIONREAD, count)
         return count[0]
@@ -106,7 +129,7 @@ class Stream:
         if self._output < 0:
             return
         events = select.EPOLLIN if self._credit > 0 and not self._output_ended else 0
-        if self._stdin == self._output and self._input:
+        if self._terminal and self._stdin >= 0 and self._input:
             events |= select.EPOLLOUT
         if events:
             self._poller.watch(self._output, events, self._ready)
@@ -120,21 +143,29 @@ class Stream:
             self._pump_output()
 
     def _pump_output(self) -> None:
+        """Send a chunk; of a terminal whose program has ended, all there is."""
+        while self._send_chunk() and self._drain is not None and self._terminal:
+            pass
+        self._settle()
+
+    def _send_chunk(self) -> bool:
         limit = min(self._credit, protocol.CHUNK)
         if self._drain is not None:
             limit = min(limit, self._drain)
-        if limit > 0 and not self._output_ended:
-            data = self._read(limit)
-            if data is None:
-                return
-            if data:
-                self._credit -= len(data)
-                self._poller.send({"t": "data", "s": self.number}, data)
-                if self._drain is not None:
-                    self._drain -= len(data)
-            else:
-                self._output_ended = True
-        self._settle()
+        if limit <= 0 or self._output_ended:
+            return False
+        data = self._read(limit)
+        if data:
+            self._credit -= len(data)
+            if self._drain is not None:
+                self._drain -= len(data)
+            self._poller.send({"t": "data", "s": self.number}, data)
+            return True
+        if data == b"":
+            self._output_ended = True
+        elif self._terminal and self._drain is not None:
+            self._drain = 0
+        return False
 
     def _read(self, limit: int) -> bytes | None:
         try:
@@ -188,37 +219,44 @@ class Stream:
             self._input[0] = self._input[0][written:]
             if not self._input[0]:
                 self._input.popleft()
-        if self._stdin >= 0:
-            self._unwatch_input()
-        if self._input_ended and not self._input:
-            self._close_stdin()
+        if self._stdin < 0:
+            return
+        self._unwatch_input()
+        if self._input_ended:
+            if self._terminal:
+                with contextlib.suppress(OSError):
+                    os.write(self._stdin, b"\x04")  # end of transmission: how a terminal says end of file
+            self._refuse_input()
+
+    def _refuse_input(self) -> None:
+        """Nobody will ever read: what came and what comes is dropped."""
+        self._input_refused = True
+        self._close_stdin()
+        self._drop_input()
 
     def _drop_input(self) -> None:
         """Nobody reads any more: take the rest as read, so that the host is not left waiting for credit."""
         lost = sum(len(part) for part in self._input)
         self._input.clear()
-        self._poller.send({"t": "credit", "s": self.number, "n": lost})
+        if lost:
+            self._poller.send({"t": "credit", "s": self.number, "n": lost})
 
     def _watch_input(self) -> None:
-        if self._stdin == self._output:
+        if self._terminal:
             self._rewatch()
         else:
             self._poller.watch(self._stdin, select.EPOLLOUT, lambda _events: self._pump_input())
 
     def _unwatch_input(self) -> None:
-        if self._stdin == self._output:
+        if self._terminal:
             self._rewatch()
         else:
             self._poller.unwatch(self._stdin)
 
     def _close_stdin(self) -> None:
-        if self._stdin >= 0 and self._stdin != self._output:
+        if self._stdin >= 0 and not self._terminal:
             self._poller.unwatch(self._stdin)
-            with contextlib.suppress(OSError):
-                os.close(self._stdin)
-        elif self._stdin >= 0 and self._input_ended:
-            with contextlib.suppress(OSError):
-                os.write(self._stdin, b"\x04")  # end of transmission: how a terminal says end of file
+            os.close(self._stdin)
         self._stdin = -1
 
 
@@ -233,6 +271,11 @@ def make_pipes(stream: Stream, header: protocol.Header) -> tuple[int, ...]:
     if not header.get("stdin"):
         stream.attach(output, -1)
         return (child_output,)
-    child_input, stdin = os.pipe()
+    try:
+        child_input, stdin = os.pipe()
+    except OSError:
+        os.close(output)
+        os.close(child_output)
+        raise
     stream.attach(output, stdin)
     return (child_output, child_input)
