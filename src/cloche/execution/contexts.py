@@ -204,7 +204,7 @@ def program_environment(
     ``path`` holds the folders of GITHUB_PATH, the latest last. The default variables come last: a workflow
     cannot change GITHUB_* and RUNNER_* ones.
     """
-    whole = {**base, "CI": "true", **env}
+    whole = {"CI": "true", **base, **env}
     if path:
         whole["PATH"] = ":".join([*reversed(path), *filter(None, [whole.get("PATH")])])
     for name, value in github.items():

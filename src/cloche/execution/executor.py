@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from cloche.events import Conclusion, Subscriber
     from cloche.execution.jobs import JobGraph
-    from cloche.execution.request import RunRequest, RunResult
+    from cloche.execution.request import RunRequest
+    from cloche.execution.results import RunResult
     from cloche.session import Session
     from cloche.vm.guest import Guest
     from cloche.workflow.model import Workflow

@@ -13,9 +13,9 @@ from cloche.execution.contexts import NeedResult, strategy_context
 from cloche.execution.control import JobControl
 from cloche.execution.evaluation import contexts_used, holds, job_functions
 from cloche.execution.legs import Leg
-from cloche.execution.plan import legs_of
 from cloche.execution.publisher import JobPublisher
-from cloche.execution.request import JobResult
+from cloche.execution.results import JobResult
+from cloche.execution.serving import legs_of
 from cloche.expressions import ExpressionError, Scope
 from cloche.workflow.evaluate import boolean, number, scalar_text
 from cloche.workflow.graph import ancestors

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from cloche.errors import GuestError
 from cloche.execution.contexts import EVENT_PATH, HOME, RUNNER_NAME, TEMP, env_context, workspace
 from cloche.execution.job_state import JobSetup, JobState
-from cloche.execution.plan import NoImageError, image_for
-from cloche.execution.request import JobResult
+from cloche.execution.results import JobResult
+from cloche.execution.serving import NoImageError, image_for
 from cloche.execution.steps import StepLoop
 from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.vm.guest import JobRootSpec

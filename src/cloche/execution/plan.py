@@ -5,17 +5,17 @@ Whatever a workflow asks for that cannot be had is found here, with its place in
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, UsageError, WorkflowError
 from cloche.execution.evaluation import contexts_used, holds
-from cloche.expressions import EvaluationError, ExpressionError, Scope, parse, to_string
+from cloche.execution.serving import NoImageError, image_for, legs_of
+from cloche.expressions import ExpressionError, Scope, parse
 from cloche.workflow.evaluate import evaluate_node
 from cloche.workflow.graph import ancestors
-from cloche.workflow.matrix import MatrixError, expand
+from cloche.workflow.matrix import MatrixError
 from cloche.workflow.runson import RunsOnError, labels
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from cloche.execution.evaluation import Function
     from cloche.execution.request import RunRequest
     from cloche.expressions import Value
-    from cloche.workflow.matrix import Leg
     from cloche.workflow.model import Job, Workflow
-    from cloche.workflow.nodes import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +34,6 @@ class Plan:
 
     jobs: Mapping[str, Job]
     image: str | None
-
-
-class NoImageError(Exception):
-    """Raised when no image serves a job; ``label`` is the one that is not known."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__(f"no image serves the label '{label}'")
-        self.label = label
-
-
-def image_for(wanted: tuple[str, ...], images: Mapping[str, str]) -> str:
-    """Return the image that serves all the labels of a ``runs-on``: the first label's. NoImageError."""
-    found = [_image(label, images) for label in wanted]
-    return found[0]
-
-
-def _image(label: str, images: Mapping[str, str]) -> str:
-    for pattern, image in images.items():
-        if fnmatch.fnmatchcase(label.lower(), pattern.lower()):
-            return image
-    raise NoImageError(label)
-
-
-def legs_of(job: Job, matrix: Node, scope: Scope, chosen: Mapping[str, str]) -> list[Leg]:
-    """Return the legs that ``matrix`` gives a job, of these the ``chosen`` ones. EvaluationError, MatrixError."""
-    vectors = evaluate_node(matrix, scope)
-    if not isinstance(vectors, dict):
-        error = EvaluationError(f"the matrix of job '{job.id}' is no mapping")
-        error.position = matrix.position
-        raise error
-    legs = expand(vectors, job=job.id)
-    return [leg for leg in legs if all(to_string(leg[key]) == chosen[key] for key in chosen if key in leg)]
 
 
 def make_plan(workflow: Workflow, request: RunRequest, contexts: Mapping[str, Value]) -> Plan:

@@ -1,4 +1,4 @@
-"""What a run is asked to be, and what it came to."""
+"""What a run is asked to be."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from cloche.vm.provider import VmSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from cloche.events import Conclusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +43,3 @@ class RunRequest:
     run_number: int = 1
     run_attempt: int = 1
     timing: Timing = field(default_factory=Timing)
-
-
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """How a job, or one leg of it, ended. ``conclusion`` is before the job's ``continue-on-error``."""
-
-    job: str
-    leg: str | None
-    name: str
-    conclusion: Conclusion
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    continue_on_error: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended. ``session_id`` and ``vm_id`` are ``None`` if it needed no VM; ``duration`` is seconds."""
-
-    run_id: str
-    conclusion: Conclusion
-    jobs: tuple[JobResult, ...]
-    duration: float
-    session_id: str | None = None
-    vm_id: str | None = None

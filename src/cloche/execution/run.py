@@ -12,7 +12,7 @@ from cloche.execution.inputs import dispatch_inputs
 from cloche.execution.jobs import JobGraph, job_name
 from cloche.execution.legs import RunSetup
 from cloche.execution.plan import make_plan
-from cloche.execution.request import RunResult
+from cloche.execution.results import RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
