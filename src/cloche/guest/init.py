@@ -172,18 +172,7 @@ class Init:
                 self._report(running, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
 
     def _report(self, running: _Running, status: int, user: float, system: float, rss: int) -> None:
-        for path in running.collect:
-            content = spawn.read_collected(path, protocol.MAX_COLLECTED)
-            if content:
-                self._link.send(
-                    {
-                        "t": "file",
-                        "s": running.number,
-                        "path": path,
-                        "cut": len(content) > protocol.MAX_COLLECTED,
-                    },
-                    content[: protocol.MAX_COLLECTED],
-                )
+        empty = self._collect(running)
         code = os.waitstatus_to_exitcode(status)
         if running.process is not None:
             running.process.returncode = code
@@ -197,8 +186,22 @@ class Init:
                 "utime": user,
                 "stime": system,
                 "rss": rss,
+                "empty": empty,
             }
         )
+
+    def _collect(self, running: _Running) -> list[int]:
+        """Send the files asked for; which of them are there and empty goes with the exit, as most are."""
+        empty = []
+        for index, path in enumerate(running.collect):
+            content = spawn.read_collected(path, protocol.MAX_COLLECTED)
+            if content:
+                cut = len(content) > protocol.MAX_COLLECTED
+                header: protocol.Header = {"t": "file", "s": running.number, "file": index, "cut": cut}
+                self._link.send(header, content[: protocol.MAX_COLLECTED])
+            elif content is not None:
+                empty.append(index)
+        return empty
 
 
 def _replace(path: str, text: str) -> None:

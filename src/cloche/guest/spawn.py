@@ -306,13 +306,14 @@ def read_collected(path: str, limit: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        if status.st_size == 0:
-            return b""
-        return _read_up_to(file.fileno(), limit + 1)
+        return _read_up_to(descriptor, limit + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _read_up_to(descriptor: int, limit: int) -> bytes:
