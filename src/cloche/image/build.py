@@ -122,7 +122,7 @@ def manifest_base(files: Path, kind: Kind, architecture: str) -> dict[str, objec
         "kind": kind,
         "architecture": architecture,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sizes": {entry.name: allocated(entry) for entry in sorted(files.iterdir()) if entry.is_file()},
+        "sizes": {entry.name: allocated(entry) for entry in sorted(files.iterdir())},
     }
 
 

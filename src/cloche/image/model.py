@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,6 +62,27 @@ class Image:
     def tree(self) -> Path:
         """Job image: the same files unpacked."""
         return self.path / "tree"
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Job image: the environment its processes start from."""
+        env = self._config.get("env", {})
+        return {str(name): str(value) for name, value in env.items()}
+
+    @property
+    def user(self) -> str | None:
+        """Job image: who its processes run as, ``name``, ``uid`` or either with ``:group``; None if unsaid."""
+        return self._config.get("user") or None
+
+    @property
+    def workdir(self) -> str | None:
+        """Job image: where its processes start; None if unsaid."""
+        return self._config.get("workdir") or None
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        config = self.manifest.get("config")
+        return config if isinstance(config, dict) else {}
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -107,8 +107,6 @@ def run(
             status = process.wait(max(0.1, until - time.monotonic()))
     except (TimeoutError, subprocess.TimeoutExpired):
         raise ImageError(f"{what} took longer than {deadline:.0f} s and was ended") from None
-    finally:
-        log.flush()
     if status:
         raise ImageError(f"{what} failed with status {status}: {_reason(last)}")
 

@@ -90,7 +90,7 @@ def system_recipe(architecture: Architecture | None = None) -> Recipe:
         suite="bookworm",
         packages=("busybox-static", "crun", "e2fsprogs", "iproute2", "kmod", "mount", "nftables", "python3"),
         hooks=(_KERNEL_HOOK.replace("@KERNEL@", machine.kernel_package), _NAMES_HOOK, _TRIM_HOOK),
-        space=1200 * MIB,
+        space=1000 * MIB,
     )
 
 
@@ -110,7 +110,7 @@ def default_job_recipe(*, host_ca: bool = False, architecture: Architecture | No
         wheels=_NODE_WHEELS[machine.name],
         authorities=host_authorities() if host_ca else (),
         environment=(("LANG", "C.UTF-8"), *(_OWN_BUNDLES if host_ca else ())),
-        space=3500 * MIB,
+        space=2500 * MIB,
     )
 
 

@@ -10,20 +10,16 @@ import fcntl
 import json
 import os
 import re
-import secrets
-import shutil
-import subprocess
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cloche.errors import ImageError
 from cloche.image.model import KINDS, Image, Kind
-from cloche.image.process import as_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from typing import BinaryIO
 
 BUILD_HINT = "cloche image build"
@@ -40,14 +36,8 @@ _REMOVE_DEADLINE = 600.0
 _MANIFEST = "manifest.json"
 
 
-def default_root() -> Path:
-    """``$XDG_DATA_HOME/cloche``, or ``~/.local/share/cloche``."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "cloche"
-
-
 class ImageStore:
-    """The images of one user on this machine. Cheap to construct; safe for several processes at once."""
+    """One user's images on this machine, below ``root``. Cheap to construct; safe for several processes at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,12 +52,21 @@ class ImageStore:
 
         Raises ImageError when there is none, or when it is of another kind.
         """
-        image = self._find(name_or_digest)
-        if image is None:
-            raise ImageError(f"there is no image named {name_or_digest!r}", hint=BUILD_HINT)
+        image = self.find(name_or_digest)
         if image.kind != kind:
             raise ImageError(f"{name_or_digest!r} is a {image.kind} image, and a {kind} image is needed here")
         return image
+
+    def find(self, name_or_digest: str) -> Image:
+        """Find an image of whatever kind. Raises ImageError when there is none."""
+        image = self._find(name_or_digest)
+        if image is None:
+            raise ImageError(f"there is no image named {name_or_digest!r}", hint=BUILD_HINT)
+        return image
+
+    def get(self, digest: str) -> Image | None:
+        """Find the image with exactly this digest."""
+        return self._load(digest)
 
     def names(self) -> dict[str, str]:
         """Every name and the digest it means, sorted by name."""
@@ -137,7 +136,7 @@ class ImageStore:
     def workspace(self) -> Iterator[Path]:
         """Make an empty directory on the store's file system, gone when the block ends however it ends."""
         with self._exclusively():
-            directory = self._tmp / secrets.token_hex(8)
+            directory = self._tmp / _unique()
             directory.mkdir()
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -151,8 +150,9 @@ class ImageStore:
     def log(self, topic: str) -> Iterator[tuple[Path, BinaryIO]]:
         """Open a new log file, named after its topic and the time."""
         self._make_directories()
-        path = self._logs / f"{topic}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.log"
-        with path.open("wb") as file:
+        path = self._logs / f"{topic}-{time.strftime('%Y%m%d-%H%M%S')}-{_unique()[:4]}.log"
+        # Unbuffered: closing it on a full disk must not hide what filled it.
+        with path.open("wb", buffering=0) as file:
             yield path, file
 
     def commit(self, files: Path, digest: str, manifest: Mapping[str, object], name: str) -> Image:
@@ -204,7 +204,7 @@ class ImageStore:
                 f"{name!r} is the name of a {before.kind} image, and this is a {image.kind} image",
                 hint="choose another name",
             )
-        new = self._tmp / f"ref-{secrets.token_hex(8)}"
+        new = self._tmp / f"ref-{_unique()}"
         new.write_text(image.digest, encoding="ascii")
         new.replace(self._refs / name)
 
@@ -215,7 +215,7 @@ class ImageStore:
                 fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            grave = self._tmp / secrets.token_hex(8)
+            grave = self._tmp / _unique()
             image.path.rename(grave)
         remove_tree(grave)
         return True
@@ -262,15 +262,25 @@ def check_name(name: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory of the store, whoever owns what is in it."""
+    """Remove a directory of the store, whoever owns what is in it. What cannot go is left for ``gc``."""
+    import shutil
+    import subprocess
+
+    from cloche.image.process import as_root
+
     if os.geteuid() != 0:
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():
             return
     # Built as root of a user namespace, files belong to ids that only such a root may remove.
     remove = ["rm", "-rf", "--one-file-system", "--", str(path)]
-    argv = remove if os.geteuid() == 0 else as_root(remove)
-    subprocess.run(argv, check=False, timeout=_REMOVE_DEADLINE, stdin=subprocess.DEVNULL)
+    with suppress(ImageError, subprocess.TimeoutExpired):
+        argv = remove if os.geteuid() == 0 else as_root(remove)
+        subprocess.run(argv, check=False, timeout=_REMOVE_DEADLINE, stdin=subprocess.DEVNULL)
+
+
+def _unique() -> str:
+    return os.urandom(8).hex()
 
 
 def _entries(directory: Path) -> Sequence[Path]:
