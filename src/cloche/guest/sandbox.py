@@ -134,6 +134,7 @@ def _inside(plan: Plan, lower: str, jobs: str, *, single_user: bool) -> NoReturn
     if pid:
         _wait(pid)
     linux.die_with_parent(signal.SIGKILL)
+    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     root = roots.RootPlan(
         lower=lower,
         folder=jobs,
