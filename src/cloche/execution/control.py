@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cloche.errors import GuestTimeout
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from cloche.errors import GuestError
-    from cloche.vm.guest import Process
 
 Why = Literal["ended", "timeout", "cancelled"]
 
@@ -109,7 +108,14 @@ class JobControl:
                 return "timeout"
 
 
-async def stop(process: Process, ended: asyncio.Task[Any], timing: Timing) -> None:
+class Signalled(Protocol):
+    """A program that can be sent signals."""
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the program and all its descendants."""
+
+
+async def stop(process: Signalled, ended: asyncio.Task[Any], timing: Timing) -> None:
     """End a program as GitHub does, more and more firmly. GuestTimeout when even SIGKILL does not help."""
     ladder = (
         (signal.SIGINT, timing.interrupt),

@@ -16,7 +16,7 @@ from cloche.execution.masking import Masker, TooManyMasksError
 # "*" is left out: next to a mask it would make a text look as if it held a secret that has one.
 SECRETS = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="*"), min_size=1, max_size=40
-)
+).filter(str.strip)
 TEXTS = st.text(st.characters(max_codepoint=0xD7FF, exclude_characters="*"), max_size=80)
 
 
