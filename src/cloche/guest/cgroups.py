@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from typing import TYPE_CHECKING
 
 from cloche.guest import linux
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _ROOT = "/sys/fs/cgroup"
 _CONTROLLERS = "+cpu +memory +pids"
+_FREEZE_DEADLINE = 0.2  # seconds
+_PAUSE = 0.001
 
 
 def mount() -> None:
@@ -24,6 +31,11 @@ def mount() -> None:
 def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="ascii") as file:
         file.write(text)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 class JobGroup:
@@ -48,8 +60,7 @@ class JobGroup:
 
     def oom_kills(self) -> int:
         """How many of the job's processes the kernel has killed for memory."""
-        with open(f"{self.path}/memory.events", encoding="ascii") as file:
-            counts = dict(line.split() for line in file)
+        counts = dict(line.split() for line in _read(f"{self.path}/memory.events").splitlines())
         return int(counts.get("oom_kill", "0"))
 
     def signal(self, stream: int, number: int, init: int) -> bool:
@@ -65,16 +76,31 @@ class JobGroup:
             with contextlib.suppress(OSError):
                 _write(f"{path}/cgroup.kill", "1")
             return True
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        with self._frozen(path):
+            for pid in self._members(path):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
         return True
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _frozen(path: str) -> Iterator[None]:
+        """Stop the group for a moment, so that no process which is being forked meanwhile is missed."""
+        with contextlib.suppress(OSError):
+            _write(f"{path}/cgroup.freeze", "1")
+            until = time.monotonic() + _FREEZE_DEADLINE
+            while "frozen 1" not in _read(f"{path}/cgroup.events") and time.monotonic() < until:
+                time.sleep(_PAUSE)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _write(f"{path}/cgroup.freeze", "0")
 
     @staticmethod
     def _members(path: str) -> list[int]:
         try:
-            with open(f"{path}/cgroup.procs", encoding="ascii") as file:
-                return [int(line) for line in file]
+            return [int(line) for line in _read(f"{path}/cgroup.procs").split()]
         except OSError:
             return []
 

@@ -5,54 +5,81 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 
-_ROUNDS = 16
+_DEADLINE = 0.5  # seconds for a tree to stop growing
+_PAUSE = 0.001
+_AT_REST = b"TtZX"
+# What stops and goes itself, or means nothing: taking the tree to rest first would undo it.
+_PLAIN = {0, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
 def signal_tree(root: int, number: int) -> None:
     """Send ``number`` to ``root`` and all its descendants.
 
-    For SIGKILL the tree is stopped first, again and again until it no longer grows, so that processes which
-    fork meanwhile do not escape.
+    The tree is stopped first, so that no process which is being forked meanwhile escapes: a shell's trap for
+    SIGINT would wait for it.
     """
-    if number == signal.SIGKILL:
-        stopped: set[int] = set()
-        for _ in range(_ROUNDS):
-            fresh = descendants(root) - stopped
-            if not fresh:
-                break
-            _send(fresh, signal.SIGSTOP)
-            stopped |= fresh
-    _send(descendants(root), number)
+    if number in _PLAIN:
+        _send(descendants(root), number)
+        return
+    stopped = _stop(root)
+    _send(stopped, number)
+    if number != signal.SIGKILL:
+        _send(stopped, signal.SIGCONT)
+
+
+def _stop(root: int) -> set[int]:
+    stopped: set[int] = set()
+    until = time.monotonic() + _DEADLINE
+    while True:
+        found = _tree(root)
+        fresh = found.keys() - stopped
+        if not fresh and all(state in _AT_REST for state in found.values()):
+            return stopped
+        _send(fresh, signal.SIGSTOP)
+        stopped |= fresh
+        if time.monotonic() > until:
+            return stopped
+        if not fresh:
+            time.sleep(_PAUSE)
 
 
 def _send(pids: set[int], number: int) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             os.kill(pid, number)
 
 
 def descendants(root: int) -> set[int]:
     """``root`` and everything below it."""
+    return set(_tree(root))
+
+
+def _tree(root: int) -> dict[int, bytes]:
+    """``root`` and everything below it, and their states."""
     children: dict[int, list[int]] = {}
+    states: dict[int, bytes] = {}
     for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            parent = _parent(entry)
-            if parent is not None:
-                children.setdefault(parent, []).append(int(entry))
-    found, queue = {root}, [root]
+        status = _status(entry) if entry.isdecimal() else None
+        if status is not None:
+            states[int(entry)], parent = status
+            children.setdefault(parent, []).append(int(entry))
+    found, queue = {root: states.get(root, b"X")}, [root]
     while queue:
         for child in children.get(queue.pop(), ()):
             if child not in found:
-                found.add(child)
+                found[child] = states[child]
                 queue.append(child)
     return found
 
 
-def _parent(pid: str) -> int | None:
+def _status(pid: str) -> tuple[bytes, int] | None:
+    """State and parent."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read(4096)
     except OSError:
         return None
-    return int(stat.rpartition(b")")[2].split()[1])  # the name, in parentheses, may hold anything
+    state, parent, *_ = stat.rpartition(b")")[2].split()  # the name, in parentheses, may hold anything
+    return state, int(parent)
