@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cloche.expressions import ExpressionError, condition
+from cloche.expressions.parser import MAX_LENGTH
 from cloche.workflow.model import Condition
 from cloche.workflow.templates import OPEN, plain_text
 
@@ -24,7 +25,8 @@ def read_condition(scalar: Scalar, allowed: Allowed, findings: Findings) -> Cond
     Notes what is wrong with it; a condition that is wrong comes back as ``success()``.
     """
     text = scalar.value if isinstance(scalar.value, str) else plain_text(scalar)
-    expression = _condition(text, allowed)
+    too_long_to_keep = len(text) > MAX_LENGTH
+    expression = (_condition.__wrapped__ if too_long_to_keep else _condition)(text, allowed)
     if isinstance(expression, str):
         return Condition(expression, scalar.position)
     if OPEN not in text:  # what is wrong inside ${{ }} the schema has noted already
@@ -38,4 +40,4 @@ def _condition(text: str, allowed: Allowed) -> str | ExpressionError:
     try:
         return condition(text, contexts=allowed.contexts, functions=allowed.functions)
     except ExpressionError as error:
-        return error
+        return error.with_traceback(None)

@@ -8,14 +8,13 @@ product neither overwrites the leg's own values nor shows in its name.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from cloche.errors import ClocheError
-from cloche.expressions.values import Value, equals, fold, to_string
+from cloche.expressions.values import Value, fold, to_string
+from cloche.workflow.product import Filter, Product, TooComplexError, Vectors, fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,23 +88,32 @@ def expand(matrix: Mapping[str, object], *, job: str = "") -> list[Leg]:
     reader.check()
     if not vectors and not include:
         raise MatrixError((Problem(NO_VECTOR),))
-    product = math.prod(len(values) for values in vectors.values()) if vectors else 0
-    too_much = product * (1 + len(include) + len(exclude)) > _MAX_COMPARISONS
-    if too_much or (product > MAX_LEGS and not exclude):
-        raise _too_many(job, product)
-    legs: list[Leg] = []
-    count = 0
-    for values in _cross_product(vectors):
-        if any(_fits(filter_, values) for filter_ in exclude):
-            continue
-        count += 1
-        leg = _extended(values, include)
-        if count <= MAX_LEGS:
-            legs.append(leg)
+    legs = _cross_product(vectors, exclude, job)
+    if len(legs) * len(include) > _MAX_COMPARISONS:
+        raise _too_complex(f"{len(legs)} combinations and {len(include)} items of `include`")
+    for leg in legs:
+        _extend(leg, include)
     alone = [Leg(part.item, _name(part.item)) for part in include if not part.used]
-    if count + len(alone) > MAX_LEGS:
-        raise _too_many(job, count + len(alone))
+    if len(legs) + len(alone) > MAX_LEGS:
+        raise _too_many(job, len(legs) + len(alone))
     return legs + alone
+
+
+def _cross_product(vectors: Vectors, exclude: Sequence[Filter], job: str) -> list[Leg]:
+    if not vectors:
+        return []
+    try:
+        product = Product(vectors, exclude)
+    except TooComplexError as error:
+        raise _too_complex(str(error)) from error
+    if product.size > MAX_LEGS:
+        raise _too_many(job, product.size)
+    return [Leg(values, _name(values)) for values in product.combinations()]
+
+
+def _too_complex(what: str) -> MatrixError:
+    hint = "make the matrix in a job of its own and read it with fromJSON()"
+    return MatrixError((Problem(f"The matrix is too complex for Cloche: it has {what}"),), hint=hint)
 
 
 def leg_name(leg: Mapping[str, object]) -> str:
@@ -153,7 +161,8 @@ class _Reader:
     def include(self, value: object, vectors: Mapping[str, object]) -> list[_Include]:
         known = {fold(key) for key in vectors}
         parts = []
-        for item in self._mappings(value, "include", "Matrix include mapping does not contain any values"):
+        items = self._mappings(value, "include", "Matrix include mapping does not contain any values")
+        for item in items.values():
             wanted = {key: value for key, value in item.items() if fold(key) in known}
             extra = {key: value for key, value in item.items() if fold(key) not in known}
             parts.append(_Include({**wanted, **extra}, wanted, extra))
@@ -162,12 +171,12 @@ class _Reader:
     def exclude(self, value: object, vectors: Mapping[str, object]) -> list[Mapping[str, Value]]:
         known = {fold(key) for key in vectors}
         filters = self._mappings(value, "exclude", "Matrix exclude filter must not be empty")
-        for index, filter_ in enumerate(filters):
+        for index, filter_ in filters.items():
             for key in filter_:
                 if fold(key) not in known:
                     message = f"Matrix exclude key '{key}' does not match any key within the matrix"
                     self._note(message, ("exclude", index, key), at_key=True)
-        return filters
+        return list(filters.values())
 
     def check(self) -> None:
         if self.problems:
@@ -185,14 +194,15 @@ class _Reader:
             return value
         return ()
 
-    def _mappings(self, value: object, key: str, if_empty: str) -> list[Mapping[str, Value]]:
-        items = []
+    def _mappings(self, value: object, key: str, if_empty: str) -> dict[int, Mapping[str, Value]]:
+        """Return the items that are mappings, by their place in the list."""
+        items: dict[int, Mapping[str, Value]] = {}
         for index, item in enumerate(self._sequence(value, (key,))):
             if isinstance(item, Mapping):
                 if not item:
                     self._note(if_empty, (key, index))
                 self._refuse_double_keys(item, (key, index))
-                items.append(item)
+                items[index] = item
             elif isinstance(item, Sequence) and not isinstance(item, str):
                 self._note("A sequence was not expected", (key, index))
             else:
@@ -216,43 +226,13 @@ def _shown(value: object) -> str:
     return to_string(cast("Value", value))[:_MAX_NAME]
 
 
-def _cross_product(vectors: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
-    """Yield every combination, the last vector changing fastest."""
-    if vectors:
-        for values in itertools.product(*vectors.values()):
-            yield dict(zip(vectors, values, strict=True))
-
-
-def _extended(values: dict[str, Value], include: Sequence[_Include]) -> Leg:
-    """Return the leg with what the items of ``include`` that fit it add; later items win."""
-    leg = Leg(values, _name(values))
+def _extend(leg: Leg, include: Sequence[_Include]) -> None:
+    """Add what the items of ``include`` that fit the leg have to add; later items win."""
+    values = dict(leg)
     for part in include:
-        if _fits(part.wanted, values):
+        if fits(part.wanted, values):
             part.used = True
             leg.update(part.extra)
-    return leg
-
-
-def _fits(wanted: Value, actual: Value) -> bool:
-    """Return whether every leaf of ``wanted`` equals the value at the same place of ``actual``."""
-    if isinstance(wanted, Mapping):
-        return all(_fits(value, _member(actual, key)) for key, value in wanted.items())
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return all(_fits(value, _item(actual, index)) for index, value in enumerate(wanted))
-    return equals(actual, wanted)
-
-
-def _member(value: Value, key: str) -> Value:
-    if not isinstance(value, Mapping):
-        return None
-    folded = fold(key)
-    return next((member for name, member in value.items() if fold(name) == folded), None)
-
-
-def _item(value: Value, index: int) -> Value:
-    if isinstance(value, str) or not isinstance(value, Sequence) or index >= len(value):
-        return None
-    return value[index]
 
 
 def _name(values: Value) -> str:

@@ -10,7 +10,7 @@ from cloche.workflow.definitions import STEP_CONDITION
 from cloche.workflow.identifiers import Identifiers
 from cloche.workflow.model import Step
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
-from cloche.workflow.templates import plain_text
+from cloche.workflow.templates import has_expression, plain_text
 
 if TYPE_CHECKING:
     from cloche.workflow.findings import Findings
@@ -61,14 +61,16 @@ def scalar_at(node: Mapping, key: str) -> Scalar | None:
 def _id(node: Mapping, ids: Identifiers, findings: Findings) -> str:
     scalar = scalar_at(node, "id")
     text = plain_text(scalar) if scalar else ""
-    if scalar and text and (problem := ids.add(text)):
+    if scalar and text and not has_expression(scalar) and (problem := ids.add(text)):
         findings.add(problem, scalar.position)
     return text
 
 
 def _check_uses(uses: Scalar, findings: Findings) -> None:
     text = plain_text(uses)
-    if text and not text.startswith(_LOCAL_OR_DOCKER) and not _REPOSITORY_ACTION.fullmatch(text):
+    if has_expression(uses) or not text:  # the schema has refused it
+        return
+    if not text.startswith(_LOCAL_OR_DOCKER) and not _REPOSITORY_ACTION.fullmatch(text):
         hint = "for an action of this repository write ./path/to/action"
         message = f"Expected format {{org}}/{{repo}}[/path]@ref. Actual '{text}'"
         findings.add(message, uses.position, hint)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloche.workflow.check import check_tree
+from cloche.workflow.definitions import STRATEGY
+from cloche.workflow.findings import Findings
 from cloche.workflow.matrix import NO_VECTOR, MatrixError, TooManyLegsError, empty_vector, expand
 from cloche.workflow.nodes import Mapping, Sequence
 from cloche.workflow.templates import has_expression, plain_text, plain_value
 
 if TYPE_CHECKING:
     from cloche.errors import Position
-    from cloche.workflow.findings import Findings
     from cloche.workflow.matrix import Problem
     from cloche.workflow.nodes import Node
 
 
 def check_strategy(node: Node | None, job: str, findings: Findings) -> None:
-    """Note what is wrong with the matrix of a checked ``strategy``."""
+    """Note what is wrong with the matrix of a ``strategy`` that the schema has passed."""
     matrix = node.get("matrix") if isinstance(node, Mapping) else None
-    if node is None or not isinstance(matrix, Mapping):
+    if node is None or not isinstance(matrix, Mapping) or not _schema_passes(node):
         return
     if has_expression(node):
         _check_vectors(matrix, findings)
@@ -31,6 +33,12 @@ def check_strategy(node: Node | None, job: str, findings: Findings) -> None:
     except MatrixError as error:
         for problem in error.problems:
             findings.add(problem.message, _position(matrix, problem))
+
+
+def _schema_passes(strategy: Node) -> bool:
+    again = Findings()
+    check_tree(strategy, STRATEGY, again)
+    return not again
 
 
 def _check_vectors(matrix: Mapping, findings: Findings) -> None:

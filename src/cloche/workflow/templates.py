@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cloche.expressions import ExpressionError, Template, parse_template, to_string
+from cloche.expressions import ExpressionError, parse_template, to_string
+from cloche.expressions.parser import MAX_LENGTH
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 
 if TYPE_CHECKING:
@@ -38,21 +39,24 @@ def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert |
         return scalar
     if is_insert(scalar):
         return Insert()
-    template = _template(scalar.value, allowed)
-    if isinstance(template, ExpressionError):
-        return template
-    if template.is_literal:
-        return Scalar(template.literal, template.literal, scalar.position, quoted=True)
-    return Templated()
+    too_long_to_keep = len(scalar.value) > MAX_LENGTH
+    text = (_literal.__wrapped__ if too_long_to_keep else _literal)(scalar.value, allowed)
+    if isinstance(text, str):
+        return Scalar(text, text, scalar.position, quoted=True)
+    return text or Templated()
 
 
 @lru_cache(maxsize=256)
-def _template(text: str, allowed: Allowed) -> Template | ExpressionError:
-    """Parse, remembering: with aliases one long expression may stand in a file thousands of times."""
+def _literal(text: str, allowed: Allowed) -> str | ExpressionError | None:
+    """Return the constant that ``text`` comes to, ``None`` if it is none.
+
+    Remembered, because with aliases one long expression may stand in a file thousands of times.
+    """
     try:
-        return parse_template(text, contexts=allowed.contexts, functions=allowed.functions)
+        template = parse_template(text, contexts=allowed.contexts, functions=allowed.functions)
     except ExpressionError as error:
-        return error
+        return error.with_traceback(None)
+    return template.literal if template.is_literal else None
 
 
 def is_insert(scalar: Scalar) -> bool:

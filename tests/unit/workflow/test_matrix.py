@@ -102,6 +102,11 @@ def test_a_job_s_name_is_cut_where_github_cuts_it() -> None:
         ({"os": ["a"], "OS": ["b"]}, "'OS' is already defined", ("OS",)),
         ({"os": ["a"], "exclude": ["b"]}, "Unexpected value 'b'", ("exclude", 0)),
         ({"os": ["a"], "exclude": [["b"]]}, "A sequence was not expected", ("exclude", 0)),
+        (
+            {"os": ["a"], "include": [{"x": "y"}], "exclude": [{"os": "a"}, {"so": "a"}]},
+            "Matrix exclude key 'so' does not match any key within the matrix",
+            ("exclude", 1, "so"),
+        ),
         ({"os": ["a"], "exclude": [{}]}, "Matrix exclude filter must not be empty", ("exclude", 0)),
         (
             {"os": ["a"], "exclude": [{"so": "a"}]},
@@ -120,12 +125,23 @@ def test_wrong_shapes_are_refused_in_github_s_words(
     assert caught.value.problems[0].path == path
 
 
+def test_every_problem_is_found_with_its_place() -> None:
+    with pytest.raises(MatrixError) as caught:
+        expand({"os": [], "exclude": ["x", {"so": "a", "v": 1.0}], "v": 5.0})
+    assert [problem.path for problem in caught.value.problems] == [
+        ("os",),
+        ("v",),
+        ("exclude", 0),
+        ("exclude", 1, "so"),
+    ]
+
+
 def test_256_legs_are_the_most() -> None:
     assert len(expand({"a": list(range(16)), "b": list(range(16))})) == 256
     assert len(expand({"a": list(range(17)), "b": list(range(16)), "exclude": [{"a": 3.0}]})) == 256
     for matrix, legs in (
         ({"a": list(range(1000)), "b": list(range(1000))}, 1_000_000),
-        ({"a": list(range(1000)), "b": list(range(1000)), "exclude": [{"a": 1.0}]}, 1_000_000),
+        ({"a": list(range(1000)), "b": list(range(1000)), "exclude": [{"a": 1.0}]}, 999_000),
         ({"a": list(range(16)), "b": list(range(16)), "include": [{"a": "new"}]}, 257),
         ({"include": [{"a": str(number)} for number in range(300)]}, 300),
     ):
@@ -133,6 +149,34 @@ def test_256_legs_are_the_most() -> None:
             expand(matrix, job="build")
         start = f"Strategy for job 'build' produced {legs} configurations"
         assert caught.value.message == f"{start} which exceeds the maximum of 256 configurations"
+
+
+def test_the_size_is_known_without_building() -> None:
+    digits = [float(digit) for digit in range(10)]
+    vectors = dict.fromkeys("abcdefghij", digits)
+    with pytest.raises(MatrixError, match="produced 9999999999 configurations"):
+        expand({**vectors, "exclude": [dict.fromkeys(vectors, 1.0)]})
+    all_but_one = [{letter: digit} for letter in vectors for digit in digits[1:]]
+    assert expand({**vectors, "exclude": all_but_one}) == [dict.fromkeys(vectors, 0.0)]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        {f"v{number}": [1.0] for number in range(1000)},
+        {"a": [float(n) for n in range(1000)], "exclude": [{"a": float(n)} for n in range(1000)]},
+        {
+            **{f"v{number}": [float(n) for n in range(10)] for number in range(10)},
+            "exclude": [
+                {f"v{n % 10}": float(n // 10), f"v{(n * 7) % 10}": float(n % 10)} for n in range(100)
+            ],
+        },
+    ],
+)
+def test_what_takes_too_long_to_count_is_refused(matrix: dict[str, object]) -> None:
+    with pytest.raises(MatrixError, match=r"too complex|produced"):
+        expand(matrix)
 
 
 _VALUES = st.sampled_from(["a", "b", "c"])

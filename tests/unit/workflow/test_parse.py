@@ -192,6 +192,10 @@ def test_a_name_stays_as_typed_and_may_be_missing() -> None:
             job("needs: b\nruns-on: x"),
             ["3:3 The workflow must contain at least one job with no dependencies."],
         ),
+        (
+            job("runs-on: x\nstrategy: {matrix: {os: [a], exclude: [b, {so: a}]}}"),
+            ["5:44 Unexpected value 'b'"],
+        ),
         (steps("- run: a\n  uses: b/c@d"), ["7:9 Unexpected value 'uses'"]),
         (steps("- name: a"), ["6:9 There's not enough info to determine what you meant."]),
         (steps("- run: a\n  if: foo()"), ["7:13 Unrecognized function: 'foo'. Located at position 1"]),
