@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +65,9 @@ async def stream(spec: CheckoutSpec) -> AsyncGenerator[bytes, None]:
     Raises CheckoutError when git fails or a file cannot be read. Use it within ``contextlib.aclosing``:
     temporary files live until the iterator is closed.
     """
+    import tempfile  # it brings compressors along, and few runs need it
+
+    remove_stale()
     with tempfile.TemporaryDirectory(prefix=_prefix()) as folder:
         pieces = _pieces(await _plan(spec, Path(folder, "clone")))
         while piece := await asyncio.to_thread(next, pieces, b""):
@@ -75,6 +77,7 @@ async def stream(spec: CheckoutSpec) -> AsyncGenerator[bytes, None]:
 def remove_stale() -> None:
     """Remove the temporary files of checkouts whose process is gone; a killed one could not."""
     import shutil
+    import tempfile
 
     for path in Path(tempfile.gettempdir()).glob("cloche-checkout-*"):
         owner = re.match(r"cloche-checkout-(\d+)-(\d+)-", path.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Summary:
 class CommandFiles:
     """The files of one step, fresh for it. ``paths`` maps their names in the ``github`` context to paths."""
 
-    paths: Mapping[str, str] = field(default_factory=lambda: _paths(str(uuid.uuid4())))
+    paths: Mapping[str, str] = field(default_factory=lambda: _paths(secrets.token_hex(16)))
 
     def context(self) -> dict[str, Value]:
         """Return the files' entries of the ``github`` context, which become ``GITHUB_ENV`` and so on."""

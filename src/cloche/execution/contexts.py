@@ -6,7 +6,7 @@ reference". Which entries of ``github`` become ``GITHUB_*`` variables is actions
 
 from __future__ import annotations
 
-import platform
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -140,7 +140,7 @@ def _id(payload: Mapping[str, Value], *keys: str) -> str:
 def runner_context(event: EventInfo, *, debug: bool = False) -> dict[str, Value]:
     """Return the ``runner`` context."""
     context: dict[str, Value] = {
-        "arch": _ARCHITECTURES.get(platform.machine(), "X64"),
+        "arch": _ARCHITECTURES.get(os.uname().machine, "X64"),
         "environment": "self-hosted",
         "name": RUNNER_NAME,
         "os": "Linux",

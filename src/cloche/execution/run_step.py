@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import uuid
+import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ async def _shell(scope: StepScope) -> Shell:
 
 
 def _spec(scope: StepScope, shell: Shell, script: str, files: CommandFiles) -> ExecSpec:
-    path = f"{TEMP}/{uuid.uuid4()}{shell.extension}"
+    path = f"{TEMP}/{secrets.token_hex(16)}{shell.extension}"
     try:
         argv = shell.argv(path)
     except ShellError as error:

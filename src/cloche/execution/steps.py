@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout
-from cloche.execution.checkout_step import run_checkout
 from cloche.execution.evaluation import Evaluator
 from cloche.execution.publisher import StepResult
 from cloche.execution.run_step import run_script
@@ -105,7 +104,7 @@ class StepLoop:
         self._start(scope)
         scope.minutes = await self._minutes(scope)
         try:
-            result = await (run_script(scope) if scope.step.run is not None else run_checkout(scope))
+            result = await _carry_out(scope)
         except (StepError, ExpressionError) as error:
             scope.publisher.annotate("error", str(error))
             result = _FAILED
@@ -167,6 +166,14 @@ class StepLoop:
                 scope.publisher.annotate("error", message)
             return result
         return replace(result, conclusion="success") if forgiven else result
+
+
+async def _carry_out(scope: StepScope) -> StepResult:
+    if scope.step.run is not None:
+        return await run_script(scope)
+    from cloche.execution.checkout_step import run_checkout  # the one action there is, and not all need it
+
+    return await run_checkout(scope)
 
 
 def _action_names(steps: Sequence[Step]) -> dict[int, str]:
