@@ -12,15 +12,17 @@ import os
 import re
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cloche.errors import ImageError
-from cloche.image.model import KINDS, Image, Kind
+from cloche.image.model import KINDS, Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
+
+    from cloche.image.model import Kind
 
 BUILD_HINT = "cloche image build"
 LOCK_DEADLINE = 45 * 60.0
@@ -165,10 +167,10 @@ class ImageStore:
         (files / _MANIFEST).write_bytes(content)
         os.sync()  # a power cut must not leave a visible image with empty files
         with self._exclusively():
-            image = self._load(digest)
-            if image is None:
+            if self._load(digest) is None:
+                remove_tree(self._images / digest)  # a damaged one
                 files.rename(self._images / digest)
-                image = Image(cast("Kind", manifest["kind"]), digest, self._images / digest, manifest)
+            image = self.find(digest)
             self._tag(name, image)
         return image
 
