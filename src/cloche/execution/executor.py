@@ -92,9 +92,9 @@ class WorkflowExecutor:
             self._graph.cancel()
 
     def abort(self) -> None:
-        """Stop the run at once; its session is released all the same."""
-        self._aborted = True
+        """Stop the run at once; its session is released all the same. Without a run, nothing happens."""
         if self._running is not None:
+            self._aborted = True
             self._running.cancel()
 
     def _prepare(self, workflow: Workflow, request: RunRequest) -> Run:
@@ -103,10 +103,9 @@ class WorkflowExecutor:
     async def _to_its_end(self, run: Run, work: Coroutine[None, None, Conclusion]) -> RunResult:
         started = time.monotonic()
         conclusion: Conclusion = "failure"
+        self._aborted = False
         self._running = asyncio.create_task(self._from_its_start(run, work))
         try:
-            if self._aborted:
-                self._running.cancel()
             conclusion = await self._running
         except asyncio.CancelledError:
             conclusion = "cancelled"

@@ -144,7 +144,7 @@ class JobGraph:
             about = strategy_context(
                 fail_fast=fail_fast, index=index, total=len(values), max_parallel=most or None
             )
-            legs.append(self._leg(job, leg, contexts, about, name))
+            legs.append(self._leg(job, leg, contexts, about, name, index))
         return legs, asyncio.Semaphore(most if most > 0 else max(len(legs), 1)), fail_fast
 
     def _leg(
@@ -154,13 +154,15 @@ class JobGraph:
         contexts: Mapping[str, Value],
         strategy: Value,
         name: str | None = None,
+        index: int = 0,
     ) -> Leg:
         control = JobControl(self._timing)
         self._active[control] = job
         own = {"needs": contexts["needs"], "strategy": strategy, "matrix": leg}
         title = job_name(job, {**contexts, **own}, leg)
         publisher = JobPublisher(self._run.publisher, job.id, name, title)
-        return Leg(self._run, job, own, control, publisher)
+        root_name = job.id if leg is None else f"{job.id}.{index}"
+        return Leg(self._run, job, own, control, publisher, root_name)
 
     def _not_run(self, job: Job, conclusion: Conclusion) -> JobResult:
         name = job_name(job, self._contexts(job), None)

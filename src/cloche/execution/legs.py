@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 DEFAULT_MINUTES = 360.0
 """A job's time limit when it says nothing: GitHub's."""
 
+_OVERDUE = (
+    f"The job running on runner {RUNNER_NAME} has exceeded the maximum execution time of {{0}} minutes."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RunSetup:
@@ -66,13 +70,17 @@ class RunSetup:
 
 @dataclass(slots=True)
 class Leg:
-    """A leg about to run. ``contexts`` are its ``needs``, ``strategy`` and ``matrix``."""
+    """A leg about to run. ``contexts`` are its ``needs``, ``strategy`` and ``matrix``.
+
+    ``root_name`` is what its root in the guest is called: letters, digits and ``_-.`` only.
+    """
 
     run: RunSetup
     job: Job
     contexts: Mapping[str, Value]
     control: JobControl
     publisher: JobPublisher
+    root_name: str
     state: JobState = field(default_factory=JobState)
     continue_on_error: bool = False
 
@@ -102,11 +110,9 @@ class Leg:
             image = image_for(wanted, self.run.images)
         except NoImageError as missing:
             return str(missing)
-        return (
-            None
-            if image == self.run.image
-            else f"it needs the image '{image}', the VM has '{self.run.image}'"
-        )
+        if image != self.run.image:
+            return f"it needs the image '{image}', the VM has '{self.run.image}'"
+        return None
 
     def _do_without(self, missing: str) -> Conclusion:
         if self.run.skip_unsupported:
@@ -121,19 +127,13 @@ class Leg:
         if self.run.guest is None:
             raise GuestError("the run has no VM, since none of its jobs seemed to need one")
         setup = self._setup()
-        minutes = (
-            number(self.job.timeout_minutes, self._scope()) if self.job.timeout_minutes else DEFAULT_MINUTES
-        )
-        index = self.publisher.leg or ""
-        spec = JobRootSpec(name=f"{self.job.id} {index}".rstrip())
-        async with await self.run.guest.open_job(spec) as root:
+        limit = self.job.timeout_minutes
+        minutes = number(limit, self._scope()) if limit else DEFAULT_MINUTES
+        async with await self.run.guest.open_job(JobRootSpec(name=self.root_name)) as root:
             await root.put(HOME, _folders(self.run.event))
             self.publisher.started(len(self.job.steps))
-            self.control.cancel_after(
-                minutes * 60,
-                f"The job running on runner {RUNNER_NAME} has exceeded the maximum execution time of "
-                f"{to_string(minutes)} minutes.",
-            )
+            if minutes > 0:
+                self.control.cancel_after(minutes * 60, _OVERDUE.format(to_string(minutes)))
             await StepLoop(root, setup, self.state, self.control, self.publisher).run()
         if self.state.lost:
             return "failure", {}
@@ -144,7 +144,7 @@ class Leg:
             return "cancelled" if self.state.status == "cancelled" else "failure", {}
 
     def _scope(self) -> Scope:
-        """What expressions of the job's own settings see: everything but what steps do."""
+        """Return what the job's own settings see: everything but what steps do."""
         github = self.run.contexts["github"]
         github = {**github, "job": self.job.id} if isinstance(github, dict) else {}
         return Scope({**self.run.contexts, **self.contexts, "github": github})
