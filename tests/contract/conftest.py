@@ -75,7 +75,7 @@ PROVIDERS = [
     ),
     Entry(
         "qemu",
-        lambda folder: QemuProvider(images(), folder / "data", folder / "vms"),
+        lambda folder: QemuProvider(images(), data_dir(), folder / "vms"),  # its templates are worth keeping
         lacking_for_qemu,
         (pytest.mark.vm,),
     ),
