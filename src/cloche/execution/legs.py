@@ -196,14 +196,15 @@ async def _folders(event: EventInfo) -> AsyncIterator[bytes]:
     import tarfile
 
     content = json.dumps(event.payload).encode()
+    now = int(time.time())
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for folder in _with_parents(workspace(event.repository), TEMP, EVENT_PATH.rpartition("/")[0]):
             entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, now
             archive.addfile(entry)
         entry = tarfile.TarInfo(EVENT_PATH.removeprefix(f"{HOME}/"))
-        entry.size = len(content)
+        entry.size, entry.mtime = len(content), now
         archive.addfile(entry, io.BytesIO(content))
     yield target.getvalue()
 
