@@ -27,7 +27,7 @@ def prepare(header: Header, user: spawn.User) -> None:
         try:
             spawn.make_folders(str(header["path"]), user)
         except OSError as error:
-            raise spawn.StartError(spawn.NOT_EXECUTABLE, str(error)) from error
+            raise spawn.StartError(spawn.NOT_EXECUTABLE, _reason(error)) from error
 
 
 def run(header: Header) -> int:
@@ -35,10 +35,15 @@ def run(header: Header) -> int:
     try:
         _BUILTINS[str(header["builtin"])](header)
     except Exception as error:  # noqa: BLE001 - whatever it is, the host is told
-        text = f"{archive.FAILURE}{error or type(error).__name__}"
-        os.write(1, text.encode(errors="replace")[:_MAX_FAILURE])
+        os.write(1, f"{archive.FAILURE}{_reason(error)}".encode(errors="replace")[:_MAX_FAILURE])
         return 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def _untar(header: Header) -> None:
