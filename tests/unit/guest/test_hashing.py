@@ -132,7 +132,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 def test_deep_trees(tmp_path: Path) -> None:
     deep = "/".join(["d"] * 500)
-    os.makedirs(tmp_path / deep)
+    (tmp_path / deep).mkdir(parents=True)
     (tmp_path / deep / "x").write_bytes(b"x")
     assert hash_files(str(tmp_path), ["**/x"]) == digest(b"x")
 
@@ -172,7 +172,7 @@ def test_the_search_misses_nothing_that_the_rules_choose(paths: set[str], patter
     allowed = [p for p in patterns if not {".", ".."} & set(p.split("/"))]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        made = []
+        made: list[str] = []
         for path in sorted(paths):
             if not any(f"{path}/".startswith(f"{m}/") or f"{m}/".startswith(f"{path}/") for m in made):
                 grow(base, path)
