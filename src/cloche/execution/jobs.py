@@ -16,7 +16,7 @@ from cloche.execution.legs import Leg
 from cloche.execution.publisher import JobPublisher
 from cloche.execution.results import JobResult
 from cloche.execution.serving import legs_of
-from cloche.expressions import ExpressionError, Scope
+from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.workflow.evaluate import boolean, number, scalar_text
 from cloche.workflow.graph import ancestors
 from cloche.workflow.matrix import MatrixError, display_name, leg_name
@@ -133,7 +133,7 @@ class JobGraph:
         contexts = self._contexts(job)
         strategy = job.strategy
         if strategy is None or strategy.matrix is None:
-            return [self._leg(job, None, contexts, strategy_context())], asyncio.Semaphore(1), False
+            return [self._leg(job, contexts, strategy_context())], asyncio.Semaphore(1), False
         scope = Scope(contexts)
         fail_fast = boolean(strategy.fail_fast, scope) if strategy.fail_fast else True
         most = int(number(strategy.max_parallel, scope)) if strategy.max_parallel else 0
@@ -144,24 +144,23 @@ class JobGraph:
             about = strategy_context(
                 fail_fast=fail_fast, index=index, total=len(values), max_parallel=most or None
             )
-            legs.append(self._leg(job, leg, contexts, about, name, index))
+            legs.append(self._leg(job, contexts, about, leg, name))
         return legs, asyncio.Semaphore(most if most > 0 else max(len(legs), 1)), fail_fast
 
     def _leg(
         self,
         job: Job,
-        leg: matrix.Leg | None,
         contexts: Mapping[str, Value],
-        strategy: Value,
+        strategy: Mapping[str, Value],
+        leg: matrix.Leg | None = None,
         name: str | None = None,
-        index: int = 0,
     ) -> Leg:
         control = JobControl(self._timing)
         self._active[control] = job
-        own = {"needs": contexts["needs"], "strategy": strategy, "matrix": leg}
+        own: dict[str, Value] = {"needs": contexts["needs"], "strategy": strategy, "matrix": leg}
         title = job_name(job, {**contexts, **own}, leg)
         publisher = JobPublisher(self._run.publisher, job.id, name, title)
-        root_name = job.id if leg is None else f"{job.id}.{index}"
+        root_name = job.id if leg is None else f"{job.id}.{to_string(strategy['job-index'])}"
         return Leg(self._run, job, own, control, publisher, root_name)
 
     def _not_run(self, job: Job, conclusion: Conclusion) -> JobResult:

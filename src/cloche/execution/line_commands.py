@@ -169,7 +169,8 @@ class CommandReader:
         while start < len(text):
             end = text.index("\n", start) + 1
             line = text[start : end - 1]
-            if ("::" in line or "##[" in line) and (effects := self._line(line)) is not None:
+            may_be_one = "##[" in line or line.lstrip().startswith("::")
+            if may_be_one and (effects := self._line(line)) is not None:
                 if plain < start:
                     yield Output(text[plain:start])
                 yield from effects

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cloche.events import RunFinished, RunStarted, SessionCreated, SessionReleased
@@ -13,11 +13,13 @@ from cloche.execution.jobs import JobGraph, job_name
 from cloche.execution.legs import RunSetup
 from cloche.execution.plan import make_plan
 from cloche.execution.results import RunResult
+from cloche.expressions import to_string
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cloche.events import Conclusion
+    from cloche.execution.gitstate import EventInfo
     from cloche.execution.plan import Plan
     from cloche.execution.publisher import Publisher
     from cloche.execution.request import RunRequest
@@ -39,6 +41,7 @@ class Run:
     workflow: Workflow
     request: RunRequest
     publisher: Publisher
+    event: EventInfo
     contexts: Mapping[str, Value]
     plan: Plan
     session: Session | None = None
@@ -52,12 +55,14 @@ class Run:
         number = int(publisher.run_id.rpartition("-")[2], 16)
         numbers = RunNumbers(number, request.run_number, request.run_attempt)
         token = request.secrets.get("GITHUB_TOKEN", "")
+        inputs = dispatch_inputs(workflow, request.event.name, request.inputs)
+        event = _with_inputs(request.event, inputs)
         contexts: dict[str, Value] = {
-            "github": github_context(workflow, request.event, numbers, token),
-            "inputs": dispatch_inputs(workflow, request.event.name, request.inputs),
+            "github": github_context(workflow, event, numbers, token),
+            "inputs": inputs,
             "vars": dict(request.vars),
         }
-        return cls(workflow, request, publisher, contexts, make_plan(workflow, request, contexts))
+        return cls(workflow, request, publisher, event, contexts, make_plan(workflow, request, contexts))
 
     @property
     def debug(self) -> bool:
@@ -68,12 +73,12 @@ class Run:
     def graph(self, guest: Guest | None) -> JobGraph:
         """Return the jobs, ready to run in ``guest``; without one, only jobs that are skipped can end well."""
         request = self.request
-        runner = runner_context(request.event, debug=self.debug)
+        runner = runner_context(self.event, debug=self.debug)
         setup = RunSetup(
             guest=guest,
             vm_id=self.session.vm_id if self.session else "",
             publisher=self.publisher,
-            event=request.event,
+            event=self.event,
             root=request.root,
             contexts={**self.contexts, "secrets": dict(request.secrets), "runner": runner},
             environment={**base_environment(), **request.env},
@@ -109,7 +114,7 @@ class Run:
                 at=self.publisher.clock(),
                 workflow=self.workflow.display_name,
                 path=self.workflow.path,
-                event=self.request.event.name,
+                event=self.event.name,
                 jobs=names,
             )
         )
@@ -163,3 +168,11 @@ class Run:
                 duration_ms=round(seconds * 1000),
             )
         )
+
+
+def _with_inputs(event: EventInfo, inputs: Mapping[str, Value]) -> EventInfo:
+    """Return the event with the inputs in its payload, where they are strings."""
+    if not inputs:
+        return event
+    texts = {name: to_string(value) for name, value in inputs.items()}
+    return replace(event, payload={**event.payload, "inputs": texts})

@@ -31,7 +31,7 @@ _NOT_FOUND = 127
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class Ended:
     """How a program ended, and whether it was stopped."""
 
     status: ExitStatus
@@ -58,7 +58,7 @@ async def run_script(scope: StepScope) -> StepResult:
         fallback = _spec(scope, shell.fallback, script, files)
         ended = await run_program(scope, replace(fallback, cwd=spec.cwd), output)
     outputs = _take_values(scope, output, files, ended.status)
-    return result_of(scope, ended, output, outputs)
+    return _result(scope, ended, output, outputs)
 
 
 async def _shell(scope: StepScope) -> Shell:
@@ -111,7 +111,7 @@ def _is_true(text: str | None) -> bool:
     return (text or "").strip().lower() == "true"
 
 
-async def run_program(scope: StepScope, spec: ExecSpec, output: StepOutputReader) -> _Ended:
+async def run_program(scope: StepScope, spec: ExecSpec, output: StepOutputReader) -> Ended:
     """Run a program to its end, or until the step's time is up or the job is cancelled."""
     process = await scope.root.exec(spec)
     scope.state.untouched = False
@@ -120,7 +120,7 @@ async def run_program(scope: StepScope, spec: ExecSpec, output: StepOutputReader
         why = await scope.watch(ended)
         if why != "ended":
             await stop(process, ended, scope.control.timing)
-        return _Ended(await ended, why)
+        return Ended(await ended, why)
     finally:
         if not ended.done():
             ended.cancel()
@@ -151,9 +151,7 @@ def _take_values(
     return {} if scope.setup.masker.full else outputs
 
 
-def result_of(
-    scope: StepScope, ended: _Ended, output: StepOutputReader, outputs: dict[str, str]
-) -> StepResult:
+def _result(scope: StepScope, ended: Ended, output: StepOutputReader, outputs: dict[str, str]) -> StepResult:
     """Return how the step ended, and tell why if it did not end well."""
     status = ended.status
     if status.oom_kills:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloche.events import Annotation, StepFinished, StepStarted
+from cloche.execution.gitstate import EventInfo
 from cloche.vm.guest import ExecSpec, ExitStatus
 
 if TYPE_CHECKING:
@@ -549,6 +550,24 @@ async def test_secrets_vars_and_debug(lab: Lab) -> None:
     )
 
     assert lab.output() == "eu true [] 1\n"
+
+
+async def test_inputs_have_their_types_and_in_the_event_they_are_text(lab: Lab) -> None:
+    await lab.run(
+        """
+        on: {workflow_dispatch: {inputs: {fast: {type: boolean}, name: {default: mona}}}}
+        jobs:
+          job:
+            runs-on: ubuntu-latest
+            steps:
+              - if: inputs.fast && github.event.inputs.fast == 'true'
+                run: echo ${{ inputs.name }} ${{ github.event.inputs.name }}; cat "$GITHUB_EVENT_PATH"
+        """,
+        event=EventInfo("workflow_dispatch", payload={"ref": "r"}),
+        inputs={"fast": "true"},
+    )
+
+    assert lab.output() == 'mona mona\n{"ref": "r", "inputs": {"fast": "true", "name": "mona"}}\n'
 
 
 async def test_hash_files_is_asked_of_the_guest(lab: Lab) -> None:
