@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import re
 import secrets
 import shlex
@@ -132,6 +133,8 @@ def pack(tree: Path, target: Path, log: BinaryIO) -> None:
     # Not built reproducibly: one time for all files would make every .pyc in it stale.
     argv = as_root(["mkfs.erofs", "--quiet", "-zlz4hc", str(target), str(tree)])
     run(argv, what="mkfs.erofs", log=log, deadline=_PACK_DEADLINE)
+    # A power cut must not leave an image with empty files. An empty manifest would do no harm: no image then.
+    os.sync()
 
 
 def make_image(

@@ -165,7 +165,6 @@ class ImageStore:
         check_name(name)
         content = json.dumps(manifest, indent=1, sort_keys=True).encode()
         (files / _MANIFEST).write_bytes(content)
-        os.sync()  # a power cut must not leave a visible image with empty files
         with self._exclusively():
             if self._load(digest) is None:
                 remove_tree(self._images / digest)  # a damaged one

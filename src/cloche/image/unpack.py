@@ -44,7 +44,7 @@ XZ = b"\xfd7zXZ\0"
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 MAX_ENTRIES = 2_000_000
-MAX_MEMORY = 1536 * 1024 * 1024
+MAX_MEMORY = 768 * 1024 * 1024
 """Bytes of address space: headers of an archive can be as long as it says, and are read whole."""
 
 _CHUNK = 1024 * 1024
@@ -226,7 +226,7 @@ def opened(archive: str) -> Readable:
     """Open an archive for reading, decompressed by what its first bytes say. Call before the root changes."""
     descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor, read until this program ends
-    magic = file.peek(6)
+    magic = os.pread(descriptor, 6, 0)  # leaves the position for whoever reads next
     if magic.startswith(GZIP):
         return gzip.GzipFile(fileobj=file)
     if magic.startswith(XZ):
