@@ -54,9 +54,9 @@ async def run_script(scope: StepScope) -> StepResult:
     spec = replace(spec, cwd=posixpath.join(scope.setup.workspace, folder))
     ended = await run_program(scope, spec, output)
     if shell.fallback and ended.status.error and ended.status.code == _NOT_FOUND:
-        scope.state.bash_is_missing = True
         fallback = _spec(scope, shell.fallback, script, files)
         ended = await run_program(scope, replace(fallback, cwd=spec.cwd), output)
+        scope.state.bash_is_missing = not ended.status.error  # else it was something else that was not found
     outputs = _take_values(scope, output, files, ended.status)
     return _result(scope, ended, output, outputs)
 

@@ -463,6 +463,21 @@ async def test_sh_where_bash_is_missing_asked_for_once(make_lab: Callable[..., L
     assert lab.finished() == {"job/1": "success", "job/2": "success", "job": "success"}
 
 
+async def test_a_folder_that_is_missing_is_not_taken_for_bash(make_lab: Callable[..., Lab]) -> None:
+    started: list[str] = []
+
+    async def no_folder(spec: ExecSpec, _call: Call) -> ExitStatus | int:
+        started.append(spec.argv[0])
+        return ExitStatus(127, error=f"{spec.cwd}: not found") if spec.cwd.endswith("nowhere") else 0
+
+    lab = make_lab(handler=no_folder)
+    async with lab.manager:
+        await lab.steps("- {run: a, working-directory: nowhere, continue-on-error: true}\n- run: b")
+
+    assert started == ["bash", "sh", "bash"]
+    assert lab.finished()["job/2"] == "success"
+
+
 async def test_a_shell_that_is_missing_fails_the_step(lab: Lab) -> None:
     await lab.steps("- {run: Get-Date, shell: pwsh}")
 
