@@ -45,8 +45,7 @@ class Init:
         wake, notify = os.pipe()
         for descriptor in (wake, notify):
             os.set_blocking(descriptor, False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)  # what is ignored here would be ignored by every program
+        restore_signals()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
         poll = select.poll()
@@ -202,6 +201,12 @@ class Init:
             elif content is not None:
                 empty.append(index)
         return empty
+
+
+def restore_signals() -> None:
+    """Ignore nothing that a program would inherit, whoever started us; Popen sees to what Python ignores."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _replace(path: str, text: str) -> None:

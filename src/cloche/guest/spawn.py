@@ -26,6 +26,9 @@ _PROGRAM_SCORE = (
     b"500"  # a step goes before anything else when memory runs out; GitHub's runner sets the same
 )
 _OWN_SCORE = b"-1000"
+_MAX_ID = 2**32 - 2  # the highest means "no change" to the system calls
+_MAX_NAME = 256
+_UNFIT = (OSError, ValueError, TypeError)  # the last two: a NUL in an argument, what is no text
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ class UserTable:
             name = DEFAULT_USER if DEFAULT_USER in self._users else "0"
         if name in self._users:
             uid, gid = self._users[name]
-        elif name.isdecimal():
+        elif _is_id(name):
             uid = int(name)
             known = ((n, g) for n, (u, g) in self._users.items() if u == uid)
-            name, gid = next(known, ("", uid))
+            name, gid = next(known, (name, uid))
         else:
-            raise KeyError(f"the job image has no user {name!r}")
+            raise KeyError(f"the job image has no user {name[:_MAX_NAME]!r}")
         member_of = (group for group, members in self._groups if name in members)
         return User(uid, gid, tuple(sorted({gid, *member_of})))
 
@@ -95,7 +98,11 @@ def _entries(path: str) -> list[list[str]]:
 
 
 def _numeric(entry: list[str], *columns: int) -> bool:
-    return all(len(entry) > column and entry[column].isdecimal() for column in columns)
+    return all(len(entry) > column and _is_id(entry[column]) for column in columns)
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= len(str(_MAX_ID)) and int(text) <= _MAX_ID
 
 
 @dataclass(frozen=True)
@@ -122,11 +129,7 @@ class Spawner:
         """``cgroup`` is a descriptor of the job's control group, ``None`` where there are none."""
         self._cgroup = cgroup
         self._home = None if cgroup is None else os.open("init/cgroup.procs", os.O_WRONLY, dir_fd=cgroup)
-        try:
-            self._score: int | None = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-            os.write(self._score, _OWN_SCORE)
-        except PermissionError:  # where the init is not root outside, its score is the host's business
-            self._score = None
+        self._score = _hold_score()
 
     def start(self, program: Program, number: int, stdin: int, output: int) -> subprocess.Popen[bytes]:
         """Write the program's files, then fork and exec it in a control group of its own, ``s<number>``.
@@ -134,14 +137,16 @@ class Spawner:
         The caller keeps the returned object until it has reaped the process, and tells it the return code.
         Raises StartError.
         """
+        if not program.argv:
+            raise StartError(NOT_FOUND, "there is no program to start")
         try:
             _write_files(program.files, program.user)
-        except (OSError, ValueError) as error:
+        except _UNFIT as error:
             raise StartError(NOT_EXECUTABLE, _explain(error, "a file of the step")) from error
         try:
             with self._in_group(number), self._killable():
                 return _popen(program, stdin, output)
-        except (OSError, ValueError) as error:
+        except _UNFIT as error:
             missing = isinstance(error, FileNotFoundError) and error.filename != program.cwd
             code = NOT_FOUND if missing else NOT_EXECUTABLE
             raise StartError(code, _explain(error, program.argv[0])) from error
@@ -188,6 +193,25 @@ class Spawner:
             os.write(self._score, _OWN_SCORE)
 
 
+def _hold_score() -> int | None:
+    """Take the init out of those that are killed when memory runs out: a descriptor to change that by.
+
+    ``None`` where the init is not root outside; then it is the first to go, and its programs with it.
+    """
+    try:
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    except OSError:
+        return None
+    try:
+        os.write(score, _OWN_SCORE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.write(score, _PROGRAM_SCORE)
+        os.close(score)
+        return None
+    return score
+
+
 def _popen(program: Program, stdin: int, output: int) -> subprocess.Popen[bytes]:
     user = program.user
     as_root = user.uid == 0
@@ -224,8 +248,8 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _explain(error: OSError | ValueError, otherwise: str) -> str:
-    if isinstance(error, ValueError):
+def _explain(error: Exception, otherwise: str) -> str:
+    if not isinstance(error, OSError):
         return f"{otherwise}: {error}"
     name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
     return f"{name or otherwise}: {error.strerror}"
