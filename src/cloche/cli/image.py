@@ -84,9 +84,8 @@ def list_() -> None:
     store = _store()
     rows = [("NAME", "KIND", "DIGEST", "SIZE", "CREATED")]
     for found in store.images():
-        row = (
-            found.kind, found.digest[:_SHOWN_DIGITS], format_size(_size(found)), str(found.manifest["created"])
-        )  # fmt: skip
+        created = str(found.manifest.get("created"))[: len("2026-01-01T00:00:00")]
+        row = (found.kind, found.digest[:_SHOWN_DIGITS], format_size(_size(found)), created)
         rows += [(name, *row) for name in _names(store, found) or ["-"]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for line in rows:

@@ -122,7 +122,7 @@ def manifest_base(files: Path, kind: Kind, architecture: str) -> dict[str, objec
         "format": FORMAT,
         "kind": kind,
         "architecture": architecture,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "sizes": {entry.name: allocated(entry) for entry in sorted(files.iterdir())},
     }
 

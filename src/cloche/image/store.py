@@ -78,7 +78,9 @@ class ImageStore:
     def images(self) -> Sequence[Image]:
         """Every whole image, oldest first, named or not."""
         loaded = [self._load(directory.name) for directory in _entries(self._images)]
-        return sorted((image for image in loaded if image), key=lambda image: str(image.manifest["created"]))
+        return sorted(
+            (image for image in loaded if image), key=lambda image: str(image.manifest.get("created"))
+        )
 
     def find_recipe(self, digest: str) -> Image | None:
         """Find the newest image that was built by the recipe with this digest."""

@@ -98,6 +98,8 @@ def test_force_makes_another_image_and_leaves_the_old_to_its_users(store: ImageS
     assert old.job.read_bytes() == b"1"
     assert store.resolve("tiny", "job") == new
     assert store.find_recipe(RECIPE.digest) == new
+    newest = build(store, RECIPE, make=make, force=True)
+    assert store.find_recipe(RECIPE.digest) == newest
 
 
 def test_ensure_builds_only_what_is_not_there(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
