@@ -85,6 +85,22 @@ class Agent:
                 if watched is not None:
                     watched[1](events)
 
+    def serve(self) -> NoReturn:
+        """``run``, and then end the process: with 0 when the host is gone, else with 1 and the reason."""
+        code = 1
+        try:
+            self.run()
+        except LinkClosed:
+            code = 0
+        except protocol.ProtocolError as error:
+            os.write(2, f"the host broke the channel's protocol: {error}\n".encode(errors="replace"))
+        except Exception:  # noqa: BLE001 - a mistake of ours, told where the host finds it
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """See streams.Poller."""
         watched = self._watched.get(fd)

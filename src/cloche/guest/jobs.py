@@ -28,6 +28,7 @@ for _name in ("ascii", "utf-8", "latin-1", "idna"):
 
 _PID = "init "
 _MAX_REPORT = 4096
+_FIRST_FREE = 3  # after standard input, output and error
 
 
 class JobError(Exception):
@@ -80,8 +81,7 @@ class JobMaker:
         descriptor = group.open() if group else None
         monitor = os.fork()
         if monitor == 0:
-            ours.close()
-            os.close(problem)
+            let_go_of_all_but(theirs.fileno(), report, descriptor)
             self._become(slot, folder, group, descriptor, theirs, report)
         theirs.close()
         os.close(report)
@@ -125,6 +125,16 @@ class JobMaker:
         os.close(report)
         gc.freeze()
         init.serve(theirs, descriptor, single_user=self._plan.single_user)
+
+
+def let_go_of_all_but(*kept: int | None) -> None:
+    """In a fork of the agent: close what is the agent's, or the end of a pipe would never be seen elsewhere."""
+    signal.set_wakeup_fd(-1)  # the agent's own pipe, whose number is free from here on
+    low = _FIRST_FREE
+    for descriptor in sorted(one for one in kept if one is not None):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
 def _read_report(problem: int) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from typing import NoReturn
 from cloche.guest import linux, roots
 from cloche.guest.agent import Agent
 from cloche.guest.jobs import JobMaker
-from cloche.guest.link import Link, LinkClosed
+from cloche.guest.link import Link
 
 IDS = 65536
 """Users and groups that a sandbox started by root has."""
@@ -147,12 +147,7 @@ def _inside(plan: Plan, lower: str, jobs: str, *, single_user: bool) -> NoReturn
     _limit_processes()
     channel = socket.socket(fileno=plan.channel)
     maker = JobMaker(root, None, cgroups=False)
-    try:
-        Agent(Link(channel.fileno(), channel), maker, Identity(plan.boot_id)).run()
-    except LinkClosed:
-        os._exit(0)
-    finally:
-        os._exit(1)
+    Agent(Link(channel.fileno(), channel), maker, Identity(plan.boot_id)).serve()
 
 
 def _limit_processes() -> None:
