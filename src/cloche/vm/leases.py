@@ -30,6 +30,7 @@ _RECORD = "vm.json"
 _MAX_RECORD = 4096
 _ATTEMPTS = 100
 _RETRY_PAUSE = 0.001
+_REMOVAL_PAUSE = 0.01
 _OCTAL = re.compile(r"\\([0-7]{3})")  # how mountinfo writes blanks
 KILL_TIMEOUT = 5.0
 """Seconds a killed process has to be gone."""
@@ -205,16 +206,28 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        # Folders whose mode keeps even their owner out: an overlay leaves work folders of mode 000 behind.
-        folder.chmod(0o700)
-        for parent, names, _ in os.walk(folder):
-            for name in names:
-                if not (inner := Path(parent, name)).is_symlink():
-                    inner.chmod(0o700)
-        shutil.rmtree(folder)
+    """Remove a folder, even one in which processes that were killed are still ending."""
+    for _ in range(_ATTEMPTS):
+        try:
+            shutil.rmtree(folder)
+        except PermissionError:
+            _open_up(folder)
+        except OSError as wrong:
+            if wrong.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                raise
+        if not folder.exists():
+            return
+        time.sleep(_REMOVAL_PAUSE)
+    shutil.rmtree(folder)
+
+
+def _open_up(folder: Path) -> None:
+    """Let us into folders whose mode keeps even their owner out: an overlay's work folders have mode 000."""
+    folder.chmod(0o700)
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            if not (inner := Path(parent, name)).is_symlink():
+                inner.chmod(0o700)
 
 
 def _mounts_below(folder: Path) -> list[str]:

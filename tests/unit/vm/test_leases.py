@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +178,23 @@ def test_what_is_mounted_below_is_not_reached_through(vms: Path, monkeypatch: py
     assert collected.problem is not None
     assert f"{folder}/a b" in collected.problem
     assert (folder / "a b" / "of-the-host").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
+def test_what_comes_and_goes_while_a_folder_is_removed(
+    vms: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (abandoned(vms) / "jobs").mkdir()
+    real, failures = shutil.rmtree, [OSError(number, "a process of the VM was still ending")]
+
+    def rmtree(folder: Path) -> None:
+        if failures:
+            raise failures.pop()
+        real(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert collect(vms) == [Collected("vm-left")]
+    assert list(vms.iterdir()) == []
 
 
 def test_a_process_that_has_ended_is_no_process() -> None:

@@ -7,6 +7,7 @@ one user who started it. It has no limits on memory, and the host's network unle
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import socket
@@ -16,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloche.errors import GuestError, ProviderError
+from cloche.errors import GuestError, GuestLost, ProviderError
 from cloche.vm.channel import AgentClient
 from cloche.vm.child import Child
 from cloche.vm.leases import Lease
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 START_DEADLINE = 30.0
 """Seconds for the agent's first word; 0.1 on an idle machine."""
+_END_DEADLINE = 5.0
 _SOURCE = Path(__file__).parent.parent.parent.parent
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cloche.guest.sandbox import main; main()"
 _NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
@@ -50,11 +52,17 @@ class SandboxVm:
     async def _watch_end(self) -> None:
         code = await self.child.wait()
         said = self.child.said.strip()
-        self.guest.fail(GuestError(f"the sandbox ended (exit code {code}){f': {said}' if said else ''}"))
+        self.guest.fail(GuestLost(f"the sandbox ended (exit code {code}){f': {said}' if said else ''}"))
 
     async def destroy(self) -> None:
-        """End every process of it, remove the folder."""
+        """End every process of it, remove the folder.
+
+        The agent ends when its channel closes, and what started it not before everything in there has ended.
+        Killed, it would leave them to end in the kernel's own time.
+        """
         await self.guest.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.child.wait(), _END_DEADLINE)
         await self.child.kill()
         self._watch.cancel()
         self._lease.drop()
