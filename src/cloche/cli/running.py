@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -63,7 +64,7 @@ def _request(
     options: RunOptions, settings: Settings, root: Path, found: Found, secrets: Mapping[str, str]
 ) -> RunRequest:
     vm = settings.vm
-    images = {**settings.runs_on, "ubuntu-*": options.image or DEFAULT_IMAGE}
+    image = options.image or DEFAULT_IMAGE
     return RunRequest(
         root=root,
         event=found.event,
@@ -71,12 +72,12 @@ def _request(
         vars=options.variables,
         inputs=options.inputs,
         env=options.env,
-        images=images,
+        image_for=functools.partial(settings.image_for, default=image),
         jobs=options.jobs,
         matrix=options.matrix,
         skip_unsupported=options.skip_unsupported,
         include=options.include,
-        spec=VmSpec(cpus=vm.cpus, memory=vm.memory, disk=vm.disk, network=cast("Network", vm.network)),
+        spec=VmSpec(image, vm.cpus, vm.memory, vm.disk, cast("Network", vm.network)),
         debug=_debug(options, secrets),
     )
 

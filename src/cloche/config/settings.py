@@ -60,26 +60,27 @@ class Settings:
     image: ImageSettings = field(default_factory=ImageSettings)
     runs_on: Mapping[str, str] = field(default_factory=dict)
 
-    def image_for(self, labels: Sequence[str]) -> str | None:
+    def image_for(self, labels: Sequence[str], default: str = DEFAULT_IMAGE) -> str | None:
         """Tell the image that serves a job's ``runs-on`` labels; ``None`` when none serves them all.
 
-        Labels are compared without case, as GitHub does. ``self-hosted``, ``linux`` and this machine's
-        architecture say nothing about the image.
+        ``default`` serves ``ubuntu-*`` where the operator says nothing else. Labels are compared without
+        case, as GitHub does. ``self-hosted``, ``linux`` and this machine's architecture say nothing about the
+        image.
         """
         telling = [label.lower() for label in labels if label.lower() not in _neutral_labels()]
-        images = {self._image_of(label) for label in telling}
+        images = {self._image_of(label, default) for label in telling}
         if not images:
-            return DEFAULT_IMAGE if labels else None
+            return default if labels else None
         return images.pop() if len(images) == 1 else None
 
-    def _image_of(self, label: str) -> str | None:
+    def _image_of(self, label: str, default: str) -> str | None:
         if label in self.runs_on:
             return self.runs_on[label]
         for pattern, image in self.runs_on.items():
             if fnmatch.fnmatchcase(label, pattern):
                 return image
         foreign = label.endswith("-arm") and "arm64" not in _neutral_labels()  # GitHub's ubuntu-24.04-arm
-        return DEFAULT_IMAGE if label.startswith("ubuntu-") and not foreign else None
+        return default if label.startswith("ubuntu-") and not foreign else None
 
 
 def _neutral_labels() -> set[str]:

@@ -15,7 +15,7 @@ from cloche.errors import GuestError
 from cloche.execution.contexts import EVENT_PATH, HOME, RUNNER_NAME, TEMP, env_context, workspace
 from cloche.execution.job_state import JobSetup, JobState
 from cloche.execution.results import JobResult
-from cloche.execution.serving import NoImageError, image_for
+from cloche.execution.serving import NoImageError, serving
 from cloche.execution.steps import StepLoop
 from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.vm.guest import JobRootSpec
@@ -23,7 +23,7 @@ from cloche.workflow.evaluate import boolean, evaluate_node, number, scalar_text
 from cloche.workflow.runson import RunsOnError, labels
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from cloche.events import AnnotationLevel, Conclusion
@@ -49,7 +49,7 @@ class RunSetup:
 
     ``contexts`` are ``github``, ``vars``, ``inputs``, ``secrets`` and ``runner``; ``env`` and ``defaults`` are
     the workflow's, ``environment`` is what programs find before that. ``image`` is what the VM was made from,
-    ``images`` and ``skip_unsupported`` are the request's.
+    ``image_for`` and ``skip_unsupported`` are the request's.
     """
 
     guest: Guest | None
@@ -62,7 +62,7 @@ class RunSetup:
     env: Node | None
     defaults: RunDefaults
     image: str
-    images: Mapping[str, str]
+    image_for: Callable[[Sequence[str]], str | None]
     skip_unsupported: bool = False
     include: tuple[str, ...] = ()
     debug: bool = False
@@ -107,7 +107,7 @@ class Leg:
         """Return what is wrong with the leg's ``runs-on``, if the VM is not what it asks for."""
         try:
             wanted = labels(evaluate_node(self.job.runs_on, self._scope()))
-            image = image_for(wanted, self.run.images)
+            image = serving(wanted, self.run.image_for)
         except NoImageError as missing:
             return str(missing)
         if image != self.run.image:

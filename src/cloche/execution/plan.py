@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, UsageError, WorkflowError
 from cloche.execution.evaluation import contexts_used, holds
-from cloche.execution.serving import NoImageError, image_for, legs_of
+from cloche.execution.serving import NoImageError, legs_of, serving
 from cloche.expressions import ExpressionError, Scope, parse
 from cloche.workflow.evaluate import evaluate_node
 from cloche.workflow.graph import ancestors
@@ -122,7 +122,7 @@ class _Check:
             return
         try:
             wanted = labels(evaluate_node(job.runs_on, Scope({**self._contexts, "matrix": leg})))
-            self._need(image_for(wanted, self._request.images), job)
+            self._need(serving(wanted, self._request.image_for), job)
         except NoImageError as missing:
             if not self._request.skip_unsupported:
                 hint = "map the label to an image under [runs-on], or skip such jobs with --skip-unsupported"

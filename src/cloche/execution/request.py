@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloche.config import Settings
 from cloche.execution.control import Timing
 from cloche.execution.gitstate import EventInfo
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+_DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,13 @@ class RunRequest:
     """How to carry a workflow out.
 
     ``root`` is the repository on the host. ``inputs`` are ``workflow_dispatch``'s, as typed. ``env`` is what every
-    program finds in its environment, beneath the workflow's own ``env``. ``images`` maps ``runs-on`` labels
-    (``*`` and ``?`` are wildcards, case does not count) to images of the store. ``jobs`` are the jobs to run,
-    with all they need; empty means all. ``matrix`` keeps only the legs whose values are these.
+    program finds in its environment, beneath the workflow's own ``env``. ``image_for`` names the image of the
+    store that serves all of a job's ``runs-on`` labels, ``None`` if there is none: ``Settings.image_for``, unless
+    somebody knows better. ``jobs`` are the jobs to run, with all they need; empty means all. ``matrix`` keeps
+    only the legs whose values are these.
     ``skip_unsupported`` skips jobs that no image serves instead of refusing the run. ``include`` names ignored
     files and folders of the repository that ``actions/checkout`` sends all the same. ``spec`` is the shape of
-    the VM; its image is what ``images`` says when they say anything. ``debug`` is ``ACTIONS_STEP_DEBUG``.
+    the VM; its image counts only where labels are known too late. ``debug`` is ``ACTIONS_STEP_DEBUG``.
     """
 
     root: Path
@@ -33,7 +37,7 @@ class RunRequest:
     vars: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, str] = field(default_factory=lambda: {"ubuntu-*": "default"})
+    image_for: Callable[[Sequence[str]], str | None] = _DEFAULTS.image_for
     jobs: tuple[str, ...] = ()
     matrix: Mapping[str, str] = field(default_factory=dict)
     skip_unsupported: bool = False

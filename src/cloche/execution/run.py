@@ -85,7 +85,7 @@ class Run:
             env=self.workflow.env,
             defaults=self.workflow.defaults,
             image=self.plan.image or "",
-            images=request.images,
+            image_for=request.image_for,
             skip_unsupported=request.skip_unsupported,
             include=request.include,
             debug=self.debug,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import TYPE_CHECKING
 
 from cloche.expressions import EvaluationError, to_string
@@ -10,7 +9,7 @@ from cloche.workflow.evaluate import evaluate_node
 from cloche.workflow.matrix import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cloche.expressions import Scope
     from cloche.workflow.matrix import Leg
@@ -19,24 +18,17 @@ if TYPE_CHECKING:
 
 
 class NoImageError(Exception):
-    """Raised when no image serves a job; ``label`` is the one that is not known."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__(f"no image serves the label '{label}'")
-        self.label = label
+    """Raised when no image serves a job; the message names the labels that are to blame."""
 
 
-def image_for(wanted: tuple[str, ...], images: Mapping[str, str]) -> str:
-    """Return the image that serves all the labels of a ``runs-on``: the first label's. NoImageError."""
-    found = [_image(label, images) for label in wanted]
-    return found[0]
-
-
-def _image(label: str, images: Mapping[str, str]) -> str:
-    for pattern, image in images.items():
-        if fnmatch.fnmatchcase(label.lower(), pattern.lower()):
-            return image
-    raise NoImageError(label)
+def serving(wanted: tuple[str, ...], image_for: Callable[[Sequence[str]], str | None]) -> str:
+    """Return the image that ``image_for`` finds to serve all the labels of a ``runs-on``. NoImageError."""
+    if (image := image_for(wanted)) is not None:
+        return image
+    unknown = [f"'{label}'" for label in wanted if image_for([label]) is None]
+    if not unknown:
+        raise NoImageError("its labels lead to different images")
+    raise NoImageError(f"no image serves the label{'s' * (len(unknown) > 1)} {', '.join(unknown)}")
 
 
 def legs_of(job: Job, matrix: Node, scope: Scope, chosen: Mapping[str, str]) -> list[Leg]:

@@ -270,3 +270,10 @@ def test_labels_of_the_operator(files: Files) -> None:
     assert settings.image_for(["ubuntu-20.04"]) == "old"
     assert settings.image_for(["ubuntu-22.04"]) == "default"
     assert settings.image_for(["gpu", "ubuntu-20.04"]) is None
+
+
+def test_another_image_than_the_default() -> None:
+    settings = Settings(runs_on={"ubuntu-20.04": "old"})
+    assert settings.image_for(["ubuntu-22.04"], "mine") == "mine"
+    assert settings.image_for(["self-hosted"], "mine") == "mine"
+    assert settings.image_for(["ubuntu-20.04"], "mine") == "old"

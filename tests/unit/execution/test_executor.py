@@ -215,7 +215,7 @@ async def test_the_spec_that_was_asked_for_is_the_vms(make_lab: Callable[..., La
 
     lab = make_lab(on_allocate=note)
     async with lab.manager:
-        await lab.run(HELLO, spec=VmSpec(cpus=3, network="none"), images={"ubuntu-latest": "jammy"})
+        await lab.run(HELLO, spec=VmSpec(cpus=3, network="none"), image_for=lambda _labels: "jammy")
 
     assert asked == [VmSpec(image="jammy", cpus=3, network="none")]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloche.config import Settings
 from cloche.errors import UsageError, WorkflowError
 from cloche.execution.gitstate import EventInfo
 from cloche.execution.plan import Plan, make_plan
@@ -102,6 +103,16 @@ def test_what_earlier_jobs_decide_is_left_for_later() -> None:
     assert plan(text, matrix={"os": "x"}).image == "default"
 
 
+def test_labels_that_say_nothing_about_the_image() -> None:
+    assert plan(job("runs-on: [self-hosted, linux]")).image == "default"
+
+
+def test_labels_that_lead_to_different_images() -> None:
+    image_for = Settings(runs_on={"gpu": "cuda"}).image_for
+    with pytest.raises(WorkflowError, match="its labels lead to different images"):
+        plan(job("runs-on: [ubuntu-latest, gpu]"), image_for=image_for)
+
+
 def test_one_vm_has_one_image() -> None:
     text = """
         on: push
@@ -109,11 +120,11 @@ def test_one_vm_has_one_image() -> None:
           a: {runs-on: ubuntu-latest, steps: [{run: x}]}
           b: {runs-on: debian, steps: [{run: x}]}
         """
-    images = {"ubuntu-*": "default", "debian": "bookworm"}
+    image_for = Settings(runs_on={"debian": "bookworm"}).image_for
 
     with pytest.raises(WorkflowError, match="needs the image 'bookworm', but job 'a' needs 'default'"):
-        plan(text, images=images)
-    assert plan(text, images=images, jobs=("b",)).image == "bookworm"
+        plan(text, image_for=image_for)
+    assert plan(text, image_for=image_for, jobs=("b",)).image == "bookworm"
 
 
 @pytest.mark.parametrize(
