@@ -10,11 +10,14 @@ import subprocess
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
+from cloche.errors import ProviderError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SAID = 16 * 1024
 _READ = 4096
+_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
 class Child:
@@ -29,24 +32,28 @@ class Child:
 
     @classmethod
     def start(cls, argv: Sequence[str], pass_fds: Sequence[int] = ()) -> Self:
-        """Start ``argv`` with an empty input and no output. FileNotFoundError if the program is missing.
+        """Start ``argv`` with an empty input and no output. ProviderError if that cannot be done here.
 
         setpriv(1) asks the kernel for our death to be its death; doing so between fork and exec here would
-        cost Python its fast way of starting programs.
+        cost Python its fast way of starting programs. The shell then sees whether we died before that.
         """
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-            pass_fds=pass_fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        watched = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _UNLESS_ORPHANED, str(os.getpid())]
+        try:
+            process = subprocess.Popen(
+                [*watched, *argv],
+                pass_fds=pass_fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise ProviderError("setpriv is not installed", hint="apt-get install util-linux") from None
         return cls(process)
 
     @property
     def pid(self) -> int:
-        """The process id, of setpriv and then, unchanged, of the program."""
+        """The process id, of setpriv, of sh and then, unchanged, of the program."""
         return self._process.pid
 
     @property

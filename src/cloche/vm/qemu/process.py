@@ -40,7 +40,7 @@ class QemuProcess:
     async def start(cls, command: Callable[[int, int, int], Sequence[str]]) -> Self:
         """Start QEMU. ``command`` gets the descriptors of monitor, agent and console.
 
-        ProviderError when QEMU is missing or ends before its monitor answers, with what it said.
+        ProviderError when QEMU cannot be started or ends before its monitor answers, with what it said.
         """
         pairs = [socket.socketpair() for _ in range(3)]
         ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -48,10 +48,10 @@ class QemuProcess:
         argv = command(descriptors[0], descriptors[1], descriptors[2])
         try:
             child = Child.start(argv, descriptors)
-        except FileNotFoundError as error:
+        except BaseException:
             for end in ours:
                 end.close()
-            raise ProviderError(f"cannot start {argv[0]}: {error.strerror}", hint="cloche doctor") from None
+            raise
         finally:
             for end in theirs:
                 end.close()
