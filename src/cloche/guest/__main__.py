@@ -10,7 +10,7 @@ from cloche.guest.link import Link
 def main() -> None:
     """Never returns: when process 1 ends, the kernel ends the VM."""
     maker = boot.prepare()
-    Agent(Link(boot.open_port()), maker, boot.Identity()).serve()
+    Agent(Link(boot.open_port()), maker, boot.Identity(), boot.INBOX).serve()
 
 
 if __name__ == "__main__":

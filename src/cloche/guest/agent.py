@@ -6,6 +6,7 @@ One thread, nothing blocks but making a job root. Whatever a job does, the loop 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -40,8 +41,10 @@ class Identity(Protocol):
 class Agent:
     """Serves one host over one link."""
 
-    def __init__(self, link: Link, maker: JobMaker, identity: Identity) -> None:
+    def __init__(self, link: Link, maker: JobMaker, identity: Identity, inbox: str | None = None) -> None:
+        """``inbox`` is the disk through which the host hands over what is large, if there is one."""
         self._link = link
+        self._inbox = inbox
         self._maker = maker
         self._identity = identity
         self._epoll = select.epoll()
@@ -252,10 +255,20 @@ class Agent:
         self._streams[number] = job.streams[number] = stream
         try:
             pipes = make_pipes(stream, header)
+            if "inbox" in header:
+                pipes = (*pipes, self._open_inbox(protocol.whole(header, "inbox")))
         except OSError as error:
             stream.finish({"t": "exit", "s": number, "code": 126, "error": str(error)}, [])
             return
         self._to_job(job, header, payload, pipes)
+
+    def _open_inbox(self, size: int) -> int:
+        """The inbox for a process's standard input, without what was cached of an earlier content."""
+        if self._inbox is None:
+            raise FileNotFoundError(errno.ENOENT, "this guest has no inbox")
+        descriptor = os.open(self._inbox, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(descriptor, 0, size, os.POSIX_FADV_DONTNEED)
+        return descriptor
 
     def _credit(self, stream: Stream, header: protocol.Header, _payload: bytes) -> None:
         stream.grant(protocol.whole(header, "n"))

@@ -14,6 +14,7 @@ from cloche.guest.network import RESOLVER, JobNetwork
 
 _JOB_IMAGE = "/dev/vdb"
 _SCRATCH = "/dev/vdc"
+INBOX = "/dev/vdd"
 _LOWER = "/run/cloche/image"
 _JOBS = "/run/cloche/jobs"
 _MODULES = ("veth", "bridge", "nft_masq", "nft_chain_nat", "tun", "fuse")

@@ -97,7 +97,9 @@ class Init:
                 return
         else:
             output = self._link.fds.popleft()
-            stdin = self._link.fds.popleft() if header.get("stdin") else os.dup(self._null)
+            stdin = (
+                self._link.fds.popleft() if header.get("stdin") or "inbox" in header else os.dup(self._null)
+            )
         try:
             self._start(header, payload, stdin, output)
         finally:

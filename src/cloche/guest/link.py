@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _READ = 256 * 1024
+_PAGE = 4096
 _MAX_FDS = 16
 
 
@@ -94,12 +95,22 @@ class Link:
 
     def _read(self) -> bytes:
         if self._socket is None:
-            return os.read(self.fileno, _READ)
+            return self._read_pages()
         data, fds, _, _ = socket.recv_fds(self._socket, _READ, _MAX_FDS)
         for descriptor in fds:
             os.set_inheritable(descriptor, False)
             self.fds.append(descriptor)
         return data
+
+    def _read_pages(self) -> bytes:
+        """A virtio-serial port gives at most a page for each read; going round the loop for each is dear."""
+        parts = [os.read(self.fileno, _READ)]
+        while len(parts[-1]) == _PAGE and len(parts) < _READ // _PAGE:
+            try:
+                parts.append(os.read(self.fileno, _READ))
+            except BlockingIOError:
+                break
+        return b"".join(parts)
 
 
 def _close(descriptors: Iterable[int]) -> None:

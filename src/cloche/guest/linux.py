@@ -58,7 +58,7 @@ def _check(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """Mount as mount(2) does."""
+    """Mount a file system, or change a mount."""
     result = _libc.mount(
         source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
     )
@@ -109,7 +109,7 @@ def unmount(target: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Move into new namespaces, see the manual page unshare(2)."""
+    """Move the calling process into new namespaces."""
     _check(_libc.unshare(flags), "unshare")
 
 

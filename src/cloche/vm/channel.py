@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from cloche.vm.inbox import Inbox
+
 _MAX_ERROR = 4096
 _MAX_NAME = 256
 
@@ -43,8 +45,11 @@ class Deadlines:
 class AgentClient:
     """A Guest over one socket. Owns the socket; ``close`` gives it back."""
 
-    def __init__(self, sock: socket.socket, deadlines: Deadlines = Deadlines()) -> None:
+    def __init__(
+        self, sock: socket.socket, deadlines: Deadlines = Deadlines(), inbox: Inbox | None = None
+    ) -> None:
         self.deadlines = deadlines
+        self.inbox = inbox
         self._socket = sock
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()

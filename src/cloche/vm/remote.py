@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FAILURE = b"cloche-failure: "
 _MAX_FAILURE = 4096
 _HELD_BACK = 2 * _MAX_FAILURE
+_SMALL = 256 * 1024
+"""Bytes of an archive that go by the channel even where there is an inbox: it answers sooner."""
 _MAX_CODE = 255
 _MAX_SIGNAL = 64
 _HASH = re.compile(r"[0-9a-f]{64}|")
@@ -75,9 +77,21 @@ class RemoteRoot:
 
     async def put(self, path: str, archive: AsyncIterator[bytes], *, user: str | None = None) -> None:
         """See JobRoot."""
+        request: protocol.Header = {"builtin": "untar", "path": path, "user": user}
         what = f"put files at {path}"
-        request: protocol.Header = {"builtin": "untar", "path": path, "user": user, "stdin": True}
-        with self._builtin(request) as process:
+        inbox = self._client.inbox
+        archive, large = await _peek(archive, _SMALL if inbox else None)
+        if inbox is None or not large:
+            await self._put_by_channel(request, archive, what)
+            return
+        async with inbox.holding(archive) as size:
+            with self._builtin({**request, "inbox": size}) as process:
+                await self._result(process, what)
+
+    async def _put_by_channel(
+        self, request: protocol.Header, archive: AsyncIterator[bytes], what: str
+    ) -> None:
+        with self._builtin({**request, "stdin": True}) as process:
             async for part in archive:
                 if process.ended:
                     break  # it failed
@@ -141,6 +155,27 @@ class RemoteRoot:
             raise GuestError(
                 f"the guest could not {what}: {status.error or text or f'exit code {status.code}'}"
             )
+
+
+async def _peek(archive: AsyncIterator[bytes], limit: int | None) -> tuple[AsyncIterator[bytes], bool]:
+    """The same archive, and whether it is larger than ``limit`` bytes; without a limit nothing is looked at."""
+    if limit is None:
+        return archive, False
+    head: list[bytes] = []
+    held = 0
+    async for part in archive:
+        head.append(part)
+        held += len(part)
+        if held > limit:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        for part in head:
+            yield part
+        async for part in archive:
+            yield part
+
+    return whole(), held > limit
 
 
 class RemoteProcess:

@@ -53,6 +53,7 @@ class Wiring:
     memory: Path
     private: bool
     disk: Path
+    inbox: Path
     network: Network
     qmp: int
     agent: int
@@ -70,10 +71,11 @@ def command(binary: str, shape: Shape, boot: Boot, wiring: Wiring) -> list[str]:
         *("-kernel", str(boot.kernel), "-initrd", str(boot.initramfs), "-append", _kernel_parameters(shape)),
         *_channels(wiring),
         # No bus is named: QEMU's own choice, from the highest down, avoids the first ones, whose interrupts the
-        # guest never sees. The guest names disks in this order: vda, vdb, vdc.
+        # guest never sees. The guest names disks in this order: vda to vdd.
         *_disk("system", _raw(boot.system)),
         *_disk("job", _raw(boot.job)),
         *_disk("scratch", _qcow2(wiring.disk)),
+        *_disk("inbox", _raw(wiring.inbox)),
         *_network(wiring.network),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", "virtio-rng-device,rng=rng0"),
@@ -83,7 +85,11 @@ def command(binary: str, shape: Shape, boot: Boot, wiring: Wiring) -> list[str]:
 
 def fingerprint(shape: Shape) -> str:
     """What of the command line a saved device state depends on, as text for a digest."""
-    return json.dumps([_machine(shape, None), _kernel_parameters(shape), _disk("n", {}), _network("none")])
+    no = Path()
+    wiring = Wiring(
+        memory=no, private=False, disk=no, inbox=no, network="none", qmp=0, agent=0, console=0, incoming=False
+    )
+    return json.dumps(command("", shape, Boot(no, no, no, no), wiring))
 
 
 def _kernel_parameters(shape: Shape) -> str:
@@ -106,13 +112,13 @@ def host_tsc_khz() -> int | None:
     return None
 
 
-def _machine(shape: Shape, wiring: Wiring | None) -> list[str]:
+def _machine(shape: Shape, wiring: Wiring) -> list[str]:
     memory = {
         "qom-type": "memory-backend-file",
         "id": "ram",
         "size": shape.memory,
-        "mem-path": str(wiring.memory) if wiring else "",
-        "share": not wiring.private if wiring else True,
+        "mem-path": str(wiring.memory),
+        "share": not wiring.private,
     }
     return [
         *("-machine", "microvm,acpi=on,x-option-roms=off,rtc=on,usb=off,memory-backend=ram"),

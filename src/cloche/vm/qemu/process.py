@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from qemu.qmp import QMPClient
 
+    from cloche.vm.inbox import Inbox
+
 MONITOR_DEADLINE = 20.0
 """Seconds for QEMU to come up or to answer its monitor; it takes 0.03, but the machine may be busy."""
 _POLL = 0.002
@@ -37,7 +39,9 @@ class QemuProcess:
         self._watch = asyncio.create_task(self._watch_end())
 
     @classmethod
-    async def start(cls, command: Callable[[int, int, int], Sequence[str]]) -> Self:
+    async def start(
+        cls, command: Callable[[int, int, int], Sequence[str]], inbox: Inbox | None = None
+    ) -> Self:
         """Start QEMU. ``command`` gets the descriptors of monitor, agent and console.
 
         ProviderError when QEMU cannot be started or ends before its monitor answers, with what it said.
@@ -64,7 +68,7 @@ class QemuProcess:
             for end in ours[:2]:
                 end.close()
             raise
-        return cls(child, qmp, AgentClient(ours[1]), console)
+        return cls(child, qmp, AgentClient(ours[1], inbox=inbox), console)
 
     @staticmethod
     async def _monitor(child: Child, sock: socket.socket) -> QMPClient:

@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, ProviderError
+from cloche.vm.inbox import Inbox
 from cloche.vm.leases import Lease
 from cloche.vm.provider import Allocation, VmSpec, new_vm_id
 from cloche.vm.qemu import machine
 from cloche.vm.qemu.accelerator import PROBE_DEADLINE, AcceleratorProbe, qemu_binary
 from cloche.vm.qemu.process import QemuProcess, open_state
-from cloche.vm.qemu.template import Template, TemplateStore, first_word
+from cloche.vm.qemu.template import Template, TemplateStore, first_word, make_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,21 +154,23 @@ class QemuProvider:
         try:
             disk = lease.folder / "disk.qcow2"
             shutil.copyfile(template.overlay, disk)
+            inbox = lease.folder / "inbox"
+            make_sparse(inbox, template.shape.disk)
             memory = template.memory
             if not incoming:
                 memory = lease.folder / "memory"
-                with memory.open("wb") as file:
-                    file.truncate(template.shape.memory)
+                make_sparse(memory, template.shape.memory)
             process = await QemuProcess.start(
                 lambda qmp, agent, console: machine.command(
                     self._binary,
                     template.shape,
                     template.boot,
                     machine.Wiring(
-                        memory=memory, private=True, disk=disk, network=spec.network,
+                        memory=memory, private=True, disk=disk, inbox=inbox, network=spec.network,
                         qmp=qmp, agent=agent, console=console, incoming=incoming,
                     ),
-                )
+                ),
+                Inbox(inbox),
             )  # fmt: skip
             lease.record_process(process.pid)
         except BaseException:

@@ -167,8 +167,8 @@ class TemplateStore:
         _qemu_img("create", "-q", "-f", "qcow2", str(unfinished / "disk.qcow2"), str(shape.disk))
         backing = ["-u", "-F", "qcow2", "-b", str(folder / "disk.qcow2")]
         _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished / "overlay.qcow2"), str(shape.disk))
-        with (unfinished / "memory").open("wb") as memory:
-            memory.truncate(shape.memory)
+        make_sparse(unfinished / "memory", shape.memory)
+        make_sparse(unfinished / "inbox", shape.disk)
 
     async def _freeze(self, folder: Path, boot: machine.Boot, shape: machine.Shape) -> Header:
         state = open_state(str(folder / "state"), os.O_RDWR | os.O_CREAT)
@@ -206,7 +206,8 @@ class TemplateStore:
                 shape,
                 boot,
                 machine.Wiring(
-                    memory=folder / "memory", private=False, disk=folder / "disk.qcow2", network="none",
+                    memory=folder / "memory", private=False, disk=folder / "disk.qcow2",
+                    inbox=folder / "inbox", network="none",
                     qmp=qmp, agent=agent, console=console, incoming=False,
                 ),
             )
@@ -246,6 +247,12 @@ def _is_wanted(folder: Path, images: Collection[str], unused_for: float) -> bool
         return {meta["system"], meta["job"]} <= set(images) and time.time() - used < unused_for
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def make_sparse(path: Path, size: int) -> None:
+    """A file of ``size`` bytes that takes no space yet."""
+    with path.open("wb") as file:
+        file.truncate(size)
 
 
 def boot_files(folder: Path, system: Image, job: Image) -> machine.Boot:
