@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.execution.checkout import CheckoutError, CheckoutSpec, stream
 from cloche.execution.contexts import SERVER
+from cloche.execution.gitstate import NO_COMMIT
 from cloche.execution.line_commands import CommandReader
 from cloche.execution.publisher import StepResult
 from cloche.execution.run_step import environment, run_program
@@ -53,7 +54,8 @@ async def run_checkout(scope: StepScope) -> StepResult:
             return StepResult("cancelled", "cancelled", boot_id=status.boot_id or None)
     scope.state.checkouts.add(folder)
     event = scope.setup.event
-    scope.publisher.output(f"Checked out the working tree at {event.sha} ({event.ref_name})\n")
+    commit = "no commit" if event.sha == NO_COMMIT else event.sha
+    scope.publisher.output(f"Checked out the working tree at {commit} ({event.ref_name})\n")
     outputs = {"ref": event.ref, "commit": event.sha}
     return StepResult("success", "success", 0, status.boot_id or None, outputs)
 

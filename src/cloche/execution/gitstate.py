@@ -99,8 +99,8 @@ def event_from_repository(root: Path, event: str = "push", payload_file: Path | 
     """Return the event as the payload file and the repository at ``root`` tell it.
 
     What the payload says goes before what git says, but for ``sha``: that is the commit at hand. A folder
-    that is no repository, and one without a commit, are fine. Raises UsageError for a payload that is no JSON
-    object and for a repository where git is missing, refuses, or does not answer.
+    that is no repository, or within another one, and a repository without a commit are fine. Raises UsageError for
+    a payload that is no JSON object and for a repository where git is missing, refuses, or does not answer.
     """
     payload = _read_payload(payload_file) if payload_file else {}
     head = _read_head(root)
@@ -153,14 +153,16 @@ class _Commit:
 
 
 def _read_head(root: Path) -> _Head:
-    found = _git(root, "rev-parse", "--is-inside-work-tree", "HEAD", "--symbolic-full-name", "HEAD")
-    lines = found.stdout.split()
+    found = _git(root, "rev-parse", "--show-prefix", "HEAD", "--symbolic-full-name", "HEAD")
+    lines = found.stdout.splitlines()
     if not lines:
         if (root / ".git").exists():
             raise UsageError(
                 f"git cannot read the repository {root}: {_last_line(found.stderr)}",
                 hint="`git status` there says more",
             )
+        return _Head()
+    if lines[0]:  # a folder within another repository, whose history and names are not this folder's
         return _Head()
     if found.returncode:  # a repository without a commit: HEAD names a branch that is not born
         born = _git(root, "symbolic-ref", "--quiet", "HEAD").stdout.strip()
@@ -204,6 +206,8 @@ def _changed(
     root: Path, info: EventInfo, payload: Mapping[str, Any], commit: _Commit | None
 ) -> tuple[str, ...] | None:
     """Return the paths as GitHub compares: a pull request with its base, a push with what was before."""
+    if info.sha == NO_COMMIT:
+        return None
     if info.name in _PULL_REQUESTS:
         for base in (f"origin/{info.base_ref}", info.base_ref):
             if (paths := _compare(root, f"{base}...HEAD")) is not None:

@@ -152,6 +152,15 @@ def test_a_repository_without_a_commit(repository: Repository) -> None:
     assert (info.sha, info.ref, info.changed) == (NO_COMMIT, "refs/heads/main", None)
 
 
+def test_a_folder_within_another_repository_is_no_part_of_it(repository: Repository) -> None:
+    repository.commit("one", {"example/a": "1", "b": "1"})
+    repository.git("remote", "add", "origin", "https://github.com/octo/outer.git")
+
+    for event in ("push", "pull_request"):
+        info = event_from_repository(repository.path / "example", event)
+        assert (info.sha, info.repository, info.changed) == (NO_COMMIT, "local/example", None)
+
+
 def test_a_folder_that_is_no_repository(tmp_path: Path) -> None:
     folder = tmp_path / "my project!"
     folder.mkdir()
