@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,6 +286,7 @@ async def _git(root: Path, *arguments: str, check: bool = True) -> _Answer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the run to hear
         )
     except FileNotFoundError as wrong:
         if check or (root / ".git").exists():
@@ -299,7 +301,7 @@ async def _git(root: Path, *arguments: str, check: bool = True) -> _Answer:
         raise CheckoutError(f"git in {root} was not done after {GIT_DEADLINE:g} s") from late
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # git has children of its own
             await process.wait()
     if check and process.returncode:
         said = stderr.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
