@@ -81,7 +81,7 @@ class Run:
             event=self.event,
             root=request.root,
             contexts={**self.contexts, "secrets": dict(request.secrets), "runner": runner},
-            environment={**base_environment(), **request.env},
+            environment={**base_environment(), **(guest.info.env if guest else {}), **request.env},
             env=self.workflow.env,
             defaults=self.workflow.defaults,
             image=self.plan.image or "",

@@ -19,7 +19,7 @@ from cloche.vm.remote import RemoteProcess, RemoteRoot
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloche.vm.inbox import Inbox
 
@@ -75,9 +75,18 @@ class AgentClient:
         return await self._request({"t": "hello", "v": protocol.VERSION}, deadline=deadline)
 
     async def adopt(
-        self, hello: protocol.Header, *, hostname: str, machine_id: str, entropy: bytes
+        self,
+        hello: protocol.Header,
+        *,
+        hostname: str,
+        machine_id: str,
+        entropy: bytes,
+        env: Mapping[str, str] | None = None,
     ) -> GuestInfo:
-        """Make the guest its own: clock, entropy, names. Before this it must run nothing."""
+        """Make the guest its own: clock, entropy, names. Before this it must run nothing.
+
+        ``env`` is the job image's own, passed on in ``info``.
+        """
         request: protocol.Header = {
             "t": "adopt",
             "time": time.time(),
@@ -93,6 +102,7 @@ class AgentClient:
                 cpus=protocol.whole(hello, "cpus", 1),
                 memory=protocol.whole(hello, "memory", 1),
                 agent=f"version {protocol.whole(hello, 'v')}",
+                env=dict(env or {}),
             )
         except protocol.ProtocolError as error:
             raise self._break(error) from None

@@ -21,7 +21,10 @@ MAX_COLLECTED = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class GuestInfo:
-    """What the agent said of its guest in the handshake."""
+    """What the agent said of its guest in the handshake.
+
+    ``memory`` is bytes. ``env`` is what the job image's own configuration has its programs find (from the host).
+    """
 
     boot_id: str
     kernel: str
@@ -29,6 +32,7 @@ class GuestInfo:
     cpus: int
     memory: int
     agent: str
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

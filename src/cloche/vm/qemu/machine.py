@@ -99,7 +99,7 @@ def _kernel_parameters(shape: Shape) -> str:
     that fails, and then the guest waits for ticks that never come. So it is told the rate: the host's own.
     """
     khz = host_tsc_khz() if shape.accelerator == "tcg" else None
-    return f"{_KERNEL_PARAMETERS} tsc_early_khz={khz}" if khz else _KERNEL_PARAMETERS
+    return f"{_KERNEL_PARAMETERS} tsc=reliable tsc_early_khz={khz}" if khz else _KERNEL_PARAMETERS
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, ProviderError
+from cloche.tasks import finish
 from cloche.vm.inbox import Inbox
 from cloche.vm.leases import Lease
 from cloche.vm.provider import Allocation, VmSpec, new_vm_id
@@ -40,10 +42,11 @@ class QemuVm:
 
     provider = "qemu"
 
-    def __init__(self, vm_id: str, process: QemuProcess, lease: Lease) -> None:
+    def __init__(self, vm_id: str, process: QemuProcess, resources: contextlib.ExitStack) -> None:
+        """``resources`` gives back what the VM holds besides QEMU: its lease, its images."""
         self.id = vm_id
         self.process = process
-        self._lease = lease
+        self._resources = resources
 
     @property
     def guest(self) -> AgentClient:
@@ -53,7 +56,7 @@ class QemuVm:
     async def destroy(self) -> None:
         """End QEMU, remove the folder."""
         await self.process.kill()
-        self._lease.drop()
+        await asyncio.to_thread(self._resources.close)
 
 
 class QemuProvider:
@@ -133,7 +136,7 @@ class QemuProvider:
                 await vm.process.migrate("migrate-incoming", state)
                 await vm.process.execute("cont")
                 await vm.guest.connect(_RESUME_DEADLINE)
-                await _identify(vm, template.hello)
+                await _identify(vm, template, template.hello)
             except BaseException as error:
                 raise await _undo(vm, error) from error
         finally:
@@ -143,40 +146,33 @@ class QemuProvider:
     async def _boot(self, template: Template, spec: VmSpec) -> QemuVm:
         vm = await self._start(template, spec, incoming=False)
         try:
-            await _identify(vm, await first_word(vm.process))
+            await _identify(vm, template, await first_word(vm.process))
         except BaseException as error:
             raise await _undo(vm, error) from error
         return vm
 
     async def _start(self, template: Template, spec: VmSpec, *, incoming: bool) -> QemuVm:
         vm_id = new_vm_id()
-        lease = Lease.take(self._vms, vm_id)
-        try:
-            disk = lease.folder / "disk.qcow2"
-            shutil.copyfile(template.overlay, disk)
-            inbox = lease.folder / "inbox"
-            make_sparse(inbox, template.shape.disk)
-            memory = template.memory
-            if not incoming:
-                memory = lease.folder / "memory"
-                make_sparse(memory, template.shape.memory)
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(template.system.hold())
+            resources.enter_context(template.job.hold())
+            lease = Lease.take(self._vms, vm_id)
+            resources.callback(lease.drop)
+            files = _make_files(lease.folder, template, incoming=incoming)
             process = await QemuProcess.start(
                 lambda qmp, agent, console: machine.command(
                     self._binary,
                     template.shape,
                     template.boot,
                     machine.Wiring(
-                        memory=memory, private=True, disk=disk, inbox=inbox, network=spec.network,
-                        qmp=qmp, agent=agent, console=console, incoming=incoming,
+                        memory=files["memory"], private=True, disk=files["disk"], inbox=files["inbox"],
+                        network=spec.network, qmp=qmp, agent=agent, console=console, incoming=incoming,
                     ),
                 ),
-                Inbox(inbox),
+                Inbox(files["inbox"]),
             )  # fmt: skip
             lease.record_process(process.pid)
-        except BaseException:
-            lease.drop()
-            raise
-        return QemuVm(vm_id, process, lease)
+            return QemuVm(vm_id, process, resources.pop_all())
 
     async def _kvm_boots(self, spec: VmSpec) -> bool:
         """Boot a real guest under KVM and see whether it answers."""
@@ -186,20 +182,32 @@ class QemuProvider:
         return await self._templates.answers(system, job, shape, PROBE_DEADLINE)
 
 
-async def _identify(vm: QemuVm, hello: Header) -> None:
+def _make_files(folder: Path, template: Template, *, incoming: bool) -> dict[str, Path]:
+    """The files of a VM's own; a resumed one shares the template's memory, copy-on-write."""
+    files = {"disk": folder / "disk.qcow2", "inbox": folder / "inbox", "memory": template.memory}
+    shutil.copyfile(template.overlay, files["disk"])
+    make_sparse(files["inbox"], template.shape.disk)
+    if not incoming:
+        files["memory"] = folder / "memory"
+        make_sparse(files["memory"], template.shape.memory)
+    return files
+
+
+async def _identify(vm: QemuVm, template: Template, hello: Header) -> None:
     """Make the copy its own, before anything runs in it: clock, entropy, hostname, machine id, boot id."""
     await vm.guest.adopt(
         hello,
         hostname=vm.id,
         machine_id=secrets.token_hex(16),
         entropy=secrets.token_bytes(_ENTROPY),
+        env=template.job.env,
     )
 
 
 async def _undo(vm: QemuVm, error: BaseException) -> BaseException:
     """Give back a VM that did not come up; what to raise instead of ``error``."""
     words = vm.process.last_words
-    await vm.destroy()
+    await finish(vm.destroy())
     if isinstance(error, GuestError):
         return ProviderError(
             f"the VM did not come up: {error.message}\n{words}".rstrip(), hint="cloche doctor"

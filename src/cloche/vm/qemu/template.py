@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloche.errors import GuestError, ProviderError
+from cloche.errors import GuestError, GuestTimeout, ProviderError
 from cloche.image.initramfs import build_initramfs
 from cloche.vm import agent_archive
 from cloche.vm.guest import ExecSpec, JobRootSpec
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from cloche.image.model import Image
     from cloche.vm.channel import AgentClient
 
-BOOT_DEADLINE = 120.0
+BOOT_DEADLINE = 60.0
 """Seconds for a cold boot to the agent's first word; 3 under emulation on an idle machine."""
+BOOT_ATTEMPTS = 3
+"""On a very busy host an emulated kernel now and then stalls for good while it boots; the next one comes up."""
 UNUSED_FOR = 14 * 24 * 3600.0
 """Seconds after its last use that a template is kept; making one again takes some seconds."""
 LOCK_DEADLINE = 300.0
@@ -61,14 +64,27 @@ _WARM_UP = (
 )
 
 
+_log = logging.getLogger(__name__)
+
+
+class BootStalled(ProviderError):  # noqa: N818 - what happened
+    """A guest did not come up within BOOT_DEADLINE, without a word about why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A finished template; ``hello`` is what its agent said of the guest."""
 
     folder: Path
-    boot: machine.Boot
+    system: Image
+    job: Image
     shape: machine.Shape
     hello: Header
+
+    @property
+    def boot(self) -> machine.Boot:
+        """What its machine boots from."""
+        return boot_files(self.folder, self.system, self.job)
 
     @property
     def memory(self) -> Path:
@@ -124,7 +140,7 @@ class TemplateStore:
 
     def _load(self, folder: Path, system: Image, job: Image, shape: machine.Shape) -> Template:
         meta = json.loads((folder / "template.json").read_text(encoding="utf-8"))
-        return Template(folder, boot_files(folder, system, job), shape, meta["hello"])
+        return Template(folder, system, job, shape, meta["hello"])
 
     @contextlib.asynccontextmanager
     async def _making(self, folder: Path) -> AsyncIterator[None]:
@@ -138,11 +154,8 @@ class TemplateStore:
 
     async def _make(self, folder: Path, system: Image, job: Image, shape: machine.Shape) -> None:
         unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
         try:
-            self._lay_out(unfinished, folder, system, shape)
-            hello = await self._freeze(unfinished, boot_files(unfinished, system, job), shape)
+            hello = await self._boot_and_freeze(unfinished, folder, system, job, shape)
             meta = {
                 "hello": hello,
                 "made_at": time.time(),
@@ -160,9 +173,24 @@ class TemplateStore:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
+    async def _boot_and_freeze(
+        self, unfinished: Path, folder: Path, system: Image, job: Image, shape: machine.Shape
+    ) -> Header:
+        for attempt in range(1, BOOT_ATTEMPTS + 1):
+            self._lay_out(unfinished, folder, system, shape)
+            try:
+                return await self._freeze(unfinished, boot_files(unfinished, system, job), shape)
+            except BootStalled as error:
+                if attempt == BOOT_ATTEMPTS:
+                    raise
+                _log.warning("%s; booting again", error.message.partition("\n")[0])
+        raise AssertionError("every attempt returns or raises")
+
     @staticmethod
     def _lay_out(unfinished: Path, folder: Path, system: Image, shape: machine.Shape) -> None:
         """The files a machine starts with, in ``unfinished``, referring to each other as in ``folder``."""
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
         (unfinished / "initramfs").write_bytes(build_initramfs(system, agent_archive.build()))
         _qemu_img("create", "-q", "-f", "qcow2", str(unfinished / "disk.qcow2"), str(shape.disk))
         backing = ["-u", "-F", "qcow2", "-b", str(folder / "disk.qcow2")]
@@ -261,11 +289,15 @@ def boot_files(folder: Path, system: Image, job: Image) -> machine.Boot:
 
 
 async def first_word(process: QemuProcess) -> Header:
-    """Wait for a cold guest's agent. ProviderError with the console's last words when it does not come."""
+    """Wait for a cold guest's agent.
+
+    ProviderError with the console's last words when the guest ends, BootStalled when it just does not answer.
+    """
     try:
         return await process.agent.connect(BOOT_DEADLINE)
     except GuestError as error:
-        raise ProviderError(
+        kind = BootStalled if isinstance(error, GuestTimeout) else ProviderError
+        raise kind(
             f"the guest did not come up: {error.message}\n{process.last_words}".rstrip(),
             hint="cloche image build --force makes the image anew; cloche doctor checks the machine",
         ) from None

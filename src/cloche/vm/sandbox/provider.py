@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestLost, ProviderError
+from cloche.tasks import finish
 from cloche.vm.channel import AgentClient
 from cloche.vm.child import Child
 from cloche.vm.leases import Lease
@@ -42,11 +43,12 @@ class SandboxVm:
 
     provider = "sandbox"
 
-    def __init__(self, vm_id: str, child: Child, guest: AgentClient, lease: Lease) -> None:
+    def __init__(self, vm_id: str, child: Child, guest: AgentClient, resources: contextlib.ExitStack) -> None:
+        """``resources`` gives back what the sandbox holds besides its processes: its lease, its image."""
         self.id = vm_id
         self.guest = guest
         self.child = child
-        self._lease = lease
+        self._resources = resources
         self._watch = asyncio.create_task(self._watch_end())
 
     async def _watch_end(self) -> None:
@@ -65,7 +67,7 @@ class SandboxVm:
             await asyncio.wait_for(self.child.wait(), _END_DEADLINE)
         await self.child.kill()
         self._watch.cancel()
-        self._lease.drop()
+        await asyncio.to_thread(self._resources.close)
 
 
 class SandboxProvider:
@@ -94,36 +96,21 @@ class SandboxProvider:
 
     async def _start(self, image: Image, spec: VmSpec) -> SandboxVm:
         vm_id = new_vm_id()
-        lease = Lease.take(self._vms, vm_id)
-        ours, theirs = socket.socketpair()
-        try:
-            jobs = lease.folder / "jobs"
-            jobs.mkdir(mode=0o755)
-            plan = {
-                "channel": theirs.fileno(),
-                "lower": str(image.tree),
-                "jobs": str(jobs),
-                "network": spec.network,
-                "boot_id": str(uuid.uuid4()),
-                "resolv_conf": _resolv_conf() if spec.network == "user" else "",
-            }
-            argv = [sys.executable, "-I", "-S", "-c", _MAIN, str(_SOURCE), json.dumps(plan)]
-            child = Child.start(argv, [theirs.fileno()])
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(image.hold())
+            lease = Lease.take(self._vms, vm_id)
+            resources.callback(lease.drop)
+            child, channel = _start_agent(lease.folder, image, spec)
             lease.record_process(child.pid)
-        except BaseException:
-            ours.close()
-            lease.drop()
-            raise
-        finally:
-            theirs.close()
-        vm = SandboxVm(vm_id, child, AgentClient(ours), lease)
+            vm = SandboxVm(vm_id, child, AgentClient(channel), resources.pop_all())
         try:
             hello = await vm.guest.connect(START_DEADLINE)
-            await vm.guest.adopt(hello, hostname=vm_id, machine_id=secrets.token_hex(16), entropy=b"")
+            await vm.guest.adopt(
+                hello, hostname=vm_id, machine_id=secrets.token_hex(16), entropy=b"", env=image.env
+            )
         except BaseException as error:
-            await vm.child.kill()
+            await finish(vm.destroy())
             said = child.said.strip()
-            await vm.destroy()
             if isinstance(error, GuestError):
                 raise ProviderError(
                     f"the sandbox did not come up: {said or error.message}", hint=_HINT
@@ -154,3 +141,25 @@ def _resolv_conf() -> str:
         return Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _start_agent(folder: Path, image: Image, spec: VmSpec) -> tuple[Child, socket.socket]:
+    """Start the sandbox's first process; our end of its channel."""
+    jobs = folder / "jobs"
+    jobs.mkdir(mode=0o755)
+    ours, theirs = socket.socketpair()
+    plan = {
+        "channel": theirs.fileno(),
+        "lower": str(image.tree),
+        "jobs": str(jobs),
+        "network": spec.network,
+        "boot_id": str(uuid.uuid4()),
+        "resolv_conf": _resolv_conf() if spec.network == "user" else "",
+    }
+    argv = [sys.executable, "-I", "-S", "-c", _MAIN, str(_SOURCE), json.dumps(plan)]
+    with theirs:
+        try:
+            return Child.start(argv, [theirs.fileno()]), ours
+        except BaseException:
+            ours.close()
+            raise
