@@ -17,7 +17,7 @@ from cloche.guest import protocol
 from cloche.vm.guest import CollectedFile, ExecSpec, ExitStatus, TtySize
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
     from types import TracebackType
     from typing import Self, TypeVar
 
@@ -99,7 +99,7 @@ class RemoteRoot:
             await process.close_stdin()
             await self._result(process, what)
 
-    async def get(self, path: str) -> AsyncIterator[bytes]:
+    async def get(self, path: str) -> AsyncGenerator[bytes, None]:
         """See JobRoot."""
         what = f"read {path}"
         with self._builtin({"builtin": "tar", "path": path}) as process:
