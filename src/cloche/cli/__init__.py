@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cloche.errors import EXIT_INTERRUPTED, ClocheError
@@ -9,10 +10,9 @@ from cloche.errors import EXIT_INTERRUPTED, ClocheError
 
 def main() -> None:
     """Run the command line and end the process with Cloche's exit codes (docs/cli.md)."""
-    from cloche.cli.root import cloche
-
+    _open_missing_streams()
     try:
-        sys.exit(cloche.main(standalone_mode=True))
+        sys.exit(_call())
     except ClocheError as error:
         from cloche.cli.console import tell_error
 
@@ -20,3 +20,25 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _call() -> int:
+    """Run the command; what click has to say against the command line is said here."""
+    import click
+
+    from cloche.cli.root import cloche
+
+    try:
+        return cloche.main(standalone_mode=False) or 0
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+
+
+def _open_missing_streams() -> None:
+    """Point standard streams that were closed at nothing: else the next open file takes their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - it lives as long as the process; a path would cost an import
