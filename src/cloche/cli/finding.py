@@ -62,7 +62,7 @@ def find_workflows(
     if not chosen:
         events = ", ".join(sorted({name for workflow in workflows for name in workflow.triggers}))
         raise UsageError(
-            f"none of the {len(files)} workflows in {FOLDER} is triggered by {info.name} of {info.ref}",
+            f"no workflow in {FOLDER} is triggered by {info.name} of {info.ref}",
             hint=f"name a workflow, or choose an event they declare with -e: {events}",
         )
     return Found(chosen, info)

@@ -20,11 +20,13 @@ def gc() -> None:
     Runs that are alive are not disturbed. Every `cloche run` does the first part by itself.
     """
     from cloche.config import data_dir, sessions_dir, vms_dir
+    from cloche.execution.checkout import remove_stale
     from cloche.image.store import ImageStore
     from cloche.session import SessionRegistry
     from cloche.session.collect import collect_leftovers
     from cloche.vm.qemu.template import collect_templates
 
+    remove_stale()
     left = asyncio.run(collect_leftovers(SessionRegistry(sessions_dir()), vms_dir()))
     store = ImageStore(data_dir())
     removed = [*store.gc()]

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,9 +16,18 @@ from cloche.cli.compose import make_provider, make_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
 from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
-from cloche.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_WORKFLOW_FAILED, ClocheError
-from cloche.execution.executor import WorkflowExecutor
+from cloche.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_SUCCESS,
+    EXIT_WORKFLOW_FAILED,
+    ClocheError,
+    UsageError,
+    WorkflowError,
+)
+from cloche.execution.checkout import remove_stale
+from cloche.execution.executor import WorkflowExecutor, check
 from cloche.execution.gitstate import event_from_repository
+from cloche.execution.masking import Masker
 from cloche.execution.request import RunRequest
 from cloche.report import make_reporter
 from cloche.session import SessionRegistry
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
     from cloche.cli.run import RunOptions
     from cloche.config import Settings
+    from cloche.errors import Diagnostic
     from cloche.report import Reporter
     from cloche.report.factory import Output
     from cloche.session import SessionManager
@@ -40,6 +51,26 @@ _log = logging.getLogger("cloche")
 
 def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
     """Run what the options name and return the exit code. ClocheError for what keeps it from starting."""
+    masker = Masker(secrets.values())
+    try:
+        return _run_workflows(options, secrets, masker)
+    except ClocheError as error:
+        _mask(error, masker)
+        raise
+
+
+def _mask(error: ClocheError, masker: Masker) -> None:
+    """Take secrets out of an error: it may quote what an expression came to."""
+    error.message = masker.mask(error.message)
+    error.hint = error.hint and masker.mask(error.hint)
+    if isinstance(error, WorkflowError):
+        error.diagnostics = tuple(
+            replace(found, message=masker.mask(found.message), hint=found.hint and masker.mask(found.hint))
+            for found in error.diagnostics
+        )
+
+
+def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Masker) -> int:
     root = repository_root(options.directory, Path.cwd())
     settings = load_settings(flags=options.flags, repository=root)
     found = find_workflows(
@@ -48,7 +79,9 @@ def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
         options.event,
         lambda name: event_from_repository(root, name, options.event_path),
     )
+    found = _with_jobs(found, options.jobs)
     request = _request(options, settings, root, found, secrets)
+    _check(found, request)
     output = cast("Output", options.output)
     multiple = len(found.workflows) > 1
     with make_reporter(
@@ -57,7 +90,32 @@ def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
         _start_log(options, reporter)
         if found.note:
             reporter.log(f"cloche: {found.note}")
-        return asyncio.run(_Runs(found, request, settings, reporter).run())
+        return asyncio.run(_Runs(found, request, settings, reporter, masker).run())
+
+
+def _with_jobs(found: Found, jobs: tuple[str, ...]) -> Found:
+    """Keep the workflows that have the jobs; UsageError if there are several and none has."""
+    if not jobs or len(found.workflows) == 1:
+        return found
+    having = [workflow for workflow in found.workflows if workflow.jobs.keys() >= set(jobs)]
+    if not having:
+        known = ", ".join(sorted({job for workflow in found.workflows for job in workflow.jobs}))
+        raise UsageError(
+            f"none of these workflows has {' and '.join(map(repr, jobs))}", hint=f"their jobs: {known}"
+        )
+    return replace(found, workflows=having)
+
+
+def _check(found: Found, request: RunRequest) -> None:
+    """Refuse all before any runs, if one of them cannot be carried out. WorkflowError, UsageError."""
+    diagnostics: list[Diagnostic] = []
+    for workflow in found.workflows:
+        try:
+            check(workflow, request)
+        except WorkflowError as error:
+            diagnostics += error.diagnostics
+    if diagnostics:
+        raise WorkflowError(tuple(diagnostics))
 
 
 def _request(
@@ -120,11 +178,14 @@ def _start_log(options: RunOptions, reporter: Reporter) -> None:
 class _Runs:
     """The runs of one command, side by side within the session limit."""
 
-    def __init__(self, found: Found, request: RunRequest, settings: Settings, reporter: Reporter) -> None:
+    def __init__(
+        self, found: Found, request: RunRequest, settings: Settings, reporter: Reporter, masker: Masker
+    ) -> None:
         self._found = found
         self._request = request
         self._settings = settings
         self._reporter = reporter
+        self._masker = masker
         self._executors: list[WorkflowExecutor] = []
         self._interrupts = 0
 
@@ -152,11 +213,14 @@ class _Runs:
             try:
                 result = await executor.execute_workflow(workflow, self._request)
             except ClocheError as error:
+                _mask(error, self._masker)
                 tell_error(error)
                 return error.exit_code
             return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
 
-    async def _clear_leftovers(self) -> None:
+    @staticmethod
+    async def _clear_leftovers() -> None:
+        remove_stale()
         left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
         for vm in left.vms:
             _log.info("Cleared VM %s of a run that was killed", vm.vm_id)

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from cloche.workflow.model import Workflow
 
 
+def check(workflow: Workflow, request: RunRequest) -> None:
+    """Raise what would keep ``workflow`` from being carried out, before anything is allocated for it.
+
+    WorkflowError and UsageError, as ``WorkflowExecutor.execute_workflow`` raises them.
+    """
+    Run.of(workflow, request, Publisher(new_run_id(), Masker(), ()))
+
+
 class Sessions(Protocol):
     """What the executor needs of a SessionManager."""
 
@@ -127,7 +135,8 @@ class WorkflowExecutor:
 
     async def _in_own_session(self, run: Run, image: str) -> Conclusion:
         spec = replace(run.request.spec, image=image)
-        session = await self._sessions.create_session(SessionContext(run.workflow.display_name, spec))
+        name = run.publisher.masker.mask(run.workflow.display_name)  # other processes are told of it
+        session = await self._sessions.create_session(SessionContext(name, spec))
         try:
             return await self._in_session(run, session, owned=True)
         finally:
