@@ -26,7 +26,7 @@ WORKFLOW_KEYS = {
 JOB_KEYS = {
     "cancel-timeout-minutes": "remove it; a cancelled job has GitHub's usual five minutes",
     "concurrency": "remove it; runs on your own machine do not cancel each other",
-    "container": "choose an image for the job's `runs-on` label with `[runs-on]` in cloche.toml",
+    "container": "choose an image for the job's `runs-on` label with `[runs-on]` in ~/.config/cloche/config.toml",
     "environment": "remove it, and pass what it holds with `-s NAME` and `--var NAME=VALUE`",
     "services": "start the service in a step: every job has its own network, so any port is free",
     "snapshot": "remove it; `cloche image import` makes an image of a root filesystem",
