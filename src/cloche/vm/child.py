@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SAID = 16 * 1024
 _READ = 4096
+_MAX_PIPE = 1024 * 1024
+"""Bytes that a pipe holds at most (pipe(7)); 64 KiB unless somebody changed it."""
 _UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
@@ -124,9 +126,10 @@ class Tail:
         return True
 
     def drain(self) -> None:
-        """Read what is there now."""
-        while self._descriptor >= 0 and self._size < 2 * self._limit and self._read():
-            pass
+        """Read what is there now, though somebody else may go on writing."""
+        for _ in range(_MAX_PIPE // _READ):
+            if self._descriptor < 0 or not self._read():
+                return
 
     def close(self) -> None:
         """Stop reading."""

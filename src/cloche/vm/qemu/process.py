@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Self
 
 from cloche.errors import GuestLost, ProviderError
@@ -112,21 +113,26 @@ class QemuProcess:
         return answer
 
     async def migrate(self, direction: str, descriptor: int) -> None:
-        """Save (``migrate``) or load (``migrate-incoming``) the device state, leaving out file-backed memory."""
+        """Save (``migrate``) or load (``migrate-incoming``) the device state, leaving out file-backed memory.
+
+        Raises ProviderError when that fails or takes too long.
+        """
         capability = {"capability": "x-ignore-shared", "state": True}
         await self.execute("migrate-set-capabilities", {"capabilities": [capability]})
         self._qmp.send_fd_scm(descriptor)
         await self.execute("getfd", {"fdname": "state"})
         await self.execute(direction, {"uri": "fd:state"})
-        async with asyncio.timeout(MONITOR_DEADLINE):
-            while True:
-                answer = await self.execute("query-migrate")
-                status = answer.get("status") if isinstance(answer, dict) else None
-                if status == "completed":
-                    return
-                if status in ("failed", "cancelled"):
-                    raise ProviderError(f"QEMU could not {direction}: {self.child.said.strip() or status}")
-                await asyncio.sleep(_POLL)
+        until = time.monotonic() + MONITOR_DEADLINE
+        while (status := await self._migration()) != "completed":
+            if status in ("failed", "cancelled"):
+                raise ProviderError(f"QEMU could not {direction}: {self.child.said.strip() or status}")
+            if time.monotonic() > until:
+                raise ProviderError(f"QEMU did not {direction} within {MONITOR_DEADLINE:g} s")
+            await asyncio.sleep(_POLL)
+
+    async def _migration(self) -> object:
+        answer = await self.execute("query-migrate")
+        return answer.get("status") if isinstance(answer, dict) else None
 
     async def _watch_end(self) -> None:
         code = await self.child.wait()
@@ -138,9 +144,8 @@ class QemuProcess:
         await self.agent.close()
         await self.child.kill()
         self._watch.cancel()
-        with contextlib.suppress(
-            Exception
-        ):  # the monitor's own complaint that QEMU is gone, which is the point
+        await asyncio.gather(self._watch, return_exceptions=True)
+        with contextlib.suppress(Exception):  # the monitor's complaint that QEMU is gone, which is the point
             await self._qmp.disconnect()
         self._console.close()
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _RESUME_DEADLINE = 60.0
 _ENTROPY = 64
+_SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
 _TCG_NOTE = (
     "KVM is not usable here, so VMs run in software emulation: CPU-bound steps take about 12 times as long"
 )
@@ -100,8 +101,11 @@ class QemuProvider:
         accelerator = await self.choose_accelerator(spec)
         system, job = self._resolve(spec)
         shape = machine.Shape(accelerator, spec.cpus, spec.memory, spec.disk)
-        template = await self._templates.get(system, job, shape, self._note)
-        vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
+        try:
+            template = await self._templates.get(system, job, shape, self._note)
+            vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
+        except OSError as error:
+            raise ProviderError(f"the VM's files could not be made: {error}", hint=_SPACE_HINT) from error
         self._live[vm.id] = vm
         return Allocation(vm, time.perf_counter() - started, "restored" if self._use_templates else "booted")
 
@@ -119,7 +123,7 @@ class QemuProvider:
         """See VmProvider."""
         ours = self._live.pop(vm.id, None)
         if ours is not None:
-            await ours.destroy()
+            await finish(ours.destroy())
 
     async def close(self) -> None:
         """See VmProvider."""
@@ -171,8 +175,12 @@ class QemuProvider:
                 ),
                 Inbox(files["inbox"]),
             )  # fmt: skip
+            vm = QemuVm(vm_id, process, resources.pop_all())
+        try:
             lease.record_process(process.pid)
-            return QemuVm(vm_id, process, resources.pop_all())
+        except BaseException as error:
+            raise await _undo(vm, error) from error
+        return vm
 
     async def _kvm_boots(self, spec: VmSpec) -> bool:
         """Boot a real guest under KVM and see whether it answers."""
@@ -212,6 +220,4 @@ async def _undo(vm: QemuVm, error: BaseException) -> BaseException:
         return ProviderError(
             f"the VM did not come up: {error.message}\n{words}".rstrip(), hint="cloche doctor"
         )
-    if isinstance(error, TimeoutError):
-        return ProviderError(f"the VM did not come up in time\n{words}".rstrip(), hint="cloche doctor")
     return error

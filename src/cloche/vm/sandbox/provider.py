@@ -35,6 +35,7 @@ _END_DEADLINE = 5.0
 _SOURCE = Path(__file__).parent.parent.parent.parent
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cloche.guest.sandbox import main; main()"
 _NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
+_SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
 _NETWORK_NOTE = "sandbox: the workflow shares this machine's network; --network none gives it none"
 
 
@@ -90,7 +91,12 @@ class SandboxProvider:
         """See VmProvider."""
         started = time.perf_counter()
         self._shares_network = spec.network == "user"
-        vm = await self._start(self._images.resolve(spec.image, "job"), spec)
+        try:
+            vm = await self._start(self._images.resolve(spec.image, "job"), spec)
+        except OSError as error:
+            raise ProviderError(
+                f"the sandbox's files could not be made: {error}", hint=_SPACE_HINT
+            ) from error
         self._live[vm.id] = vm
         return Allocation(vm, time.perf_counter() - started, "booted")
 
@@ -122,7 +128,7 @@ class SandboxProvider:
         """See VmProvider."""
         ours = self._live.pop(vm.id, None)
         if ours is not None:
-            await ours.destroy()
+            await finish(ours.destroy())
 
     async def close(self) -> None:
         """See VmProvider."""
