@@ -6,8 +6,9 @@ wrong, 3 no VM could be had, 130 interrupted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from cloche.records import record
 
 EXIT_SUCCESS = 0
 EXIT_WORKFLOW_FAILED = 1
@@ -16,7 +17,7 @@ EXIT_NO_VM = 3
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Position:
     """A place in a file the user wrote; line and column count from 1."""
 
@@ -28,7 +29,7 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One thing wrong with a file: the message, its place and, where we have one, a hint."""
 

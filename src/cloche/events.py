@@ -7,8 +7,10 @@ has passed the run's masks before anyone sees it.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +19,7 @@ Conclusion = Literal["success", "failure", "cancelled", "skipped"]
 AnnotationLevel = Literal["notice", "warning", "error", "debug"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Event:
     """Base of all events."""
 
@@ -30,7 +32,7 @@ class Event:
         return {"type": self.type, **dataclasses.asdict(self)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunStarted(Event):
     """A run began; nothing is allocated yet. ``jobs`` maps job ids to display names, in file order."""
 
@@ -41,7 +43,7 @@ class RunStarted(Event):
     jobs: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Notice(Event):
     """Something the user should know that belongs to no step (emulation instead of KVM, a skipped job)."""
 
@@ -50,7 +52,7 @@ class Notice(Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SessionCreated(Event):
     """The run has its VM. ``source`` is ``warm``, ``restored`` or ``booted``."""
 
@@ -64,7 +66,7 @@ class SessionCreated(Event):
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SessionReleased(Event):
     """The session ended and its VM was given back."""
 
@@ -73,7 +75,7 @@ class SessionReleased(Event):
     vm_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobEvent(Event):
     """Base of what happens in a job. ``leg`` tells the matrix combination, ``None`` without a matrix."""
 
@@ -81,7 +83,7 @@ class JobEvent(Event):
     leg: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobStarted(JobEvent):
     """A job (one leg of it) has its root in the VM and starts its steps, ``steps`` of them."""
 
@@ -90,7 +92,7 @@ class JobStarted(JobEvent):
     steps: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobFinished(JobEvent):
     """A job ended; a job that never started ends here too, as ``skipped`` or ``cancelled``."""
 
@@ -101,14 +103,14 @@ class JobFinished(JobEvent):
     duration_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepEvent(JobEvent):
     """Base of what happens in a step. ``step`` is its number in the job, from 1."""
 
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepStarted(StepEvent):
     """A step starts; ``id`` is the step's own id or empty."""
 
@@ -117,7 +119,7 @@ class StepStarted(StepEvent):
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepOutput(StepEvent):
     """Text a step wrote: one or more whole lines, each ended by a newline, commands already taken out."""
 
@@ -125,7 +127,7 @@ class StepOutput(StepEvent):
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepGroup(StepEvent):
     """``::group::`` (``title`` set) or ``::endgroup::`` (``title`` is ``None``)."""
 
@@ -133,7 +135,7 @@ class StepGroup(StepEvent):
     title: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Annotation(StepEvent):
     """``::error file=…::`` and its kin, or a finding of Cloche's own about the step."""
 
@@ -148,7 +150,7 @@ class Annotation(StepEvent):
     end_column: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepSummary(StepEvent):
     """What a step wrote to ``GITHUB_STEP_SUMMARY``, Markdown."""
 
@@ -156,7 +158,7 @@ class StepSummary(StepEvent):
     markdown: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StepFinished(StepEvent):
     """A step ended. ``boot_id`` was read inside the guest at this step; ``None`` if the step never ran there.
 
@@ -176,7 +178,7 @@ class StepFinished(StepEvent):
     usage: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunFinished(Event):
     """The run ended; nothing of it is left on the machine."""
 

@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from cloche.errors import EXIT_NO_VM, ClocheError
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ _MARKS = {"ok": "✓", "warning": "!", "missing": "✗"}
 _PLAIN_MARKS = {"ok": "ok", "warning": "!!", "missing": "no"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """One thing looked at; ``needed`` is false for what only some uses of Cloche need."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cloche.config.kinds import FLAG, MIB, NETWORK, PROVIDER, SIZE, TEXT, WHOLE, Kind, setting
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 DEFAULT_IMAGE = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SessionSettings:
     """``[session]``. ``max_concurrent``: sessions of this user on this machine at a time."""
 
     max_concurrent: int = setting(WHOLE, 4)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VmSettings:
     """``[vm]``: what a run's VM is when neither a flag nor the repository says. Sizes are bytes."""
 
@@ -34,7 +35,7 @@ class VmSettings:
     network: str = setting(NETWORK, "user")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LimitSettings:
     """``[limits]``: the most a repository may ask for; ``None`` is what ``[vm]`` gives anyway."""
 
@@ -42,7 +43,7 @@ class LimitSettings:
     memory: int | None = setting(SIZE, None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageSettings:
     """``[image]``. ``host_ca``: images take the host's certificate authorities; ``mirror``: Debian's."""
 
@@ -50,7 +51,7 @@ class ImageSettings:
     mirror: str | None = setting(TEXT, None)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settings:
     """Everything the operator configured. ``runs_on`` maps labels (lower case, ``*`` allowed) to images."""
 

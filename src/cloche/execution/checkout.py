@@ -13,12 +13,12 @@ import os
 import re
 import signal
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import ClocheError
 from cloche.execution.gitstate import git_command, git_environment
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -43,7 +43,7 @@ class CheckoutError(ClocheError):
     """The repository at hand cannot be sent to the guest; the step fails."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CheckoutSpec:
     """What to send.
 
@@ -100,7 +100,7 @@ def _start_time(pid: int) -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Entry:
     """A file, link or folder: its name in the stream and its place on the host."""
 
@@ -271,7 +271,7 @@ def _mode(path: Path) -> int:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Answer:
     returncode: int
     stdout: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.execution.contexts import COMMAND_FILES
@@ -15,6 +15,7 @@ from cloche.execution.file_commands import (
     refused_variable,
 )
 from cloche.execution.line_commands import Assign, Issue, command_failed
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,14 +33,14 @@ _PREFIXES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Summary:
     """What a step wrote to GITHUB_STEP_SUMMARY."""
 
     markdown: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CommandFiles:
     """The files of one step, fresh for it. ``paths`` maps their names in the ``github`` context to paths."""
 

@@ -7,10 +7,11 @@ reference". Which entries of ``github`` become ``GITHUB_*`` variables is actions
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, cast
 
 from cloche.expressions import CaseSensitiveDict, to_string
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ def workspace(repository: str) -> str:
     return f"{WORK}/{name}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunNumbers:
     """``github.run_id``, ``run_number`` and ``run_attempt``."""
 
@@ -163,7 +164,7 @@ def strategy_context(
     }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NeedResult:
     """What a finished job is to those that need it."""
 

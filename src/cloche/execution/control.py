@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cloche.errors import GuestTimeout
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Why = Literal["ended", "timeout", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timing:
     """How long, in seconds, what is being stopped may take, and how often the guest is asked for its health."""
 

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from cloche.errors import UsageError
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ _PULL_REQUESTS = {"pull_request", "pull_request_target"}
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventInfo:
     """The event a run is for.
 
@@ -123,7 +124,7 @@ def event_from_repository(root: Path, event: str = "push", payload_file: Path | 
     return replace(info, changed=_changed(root, info, payload, commit))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Head:
     """``ref`` is what HEAD names: a branch in full, a tag if a detached HEAD has one, else ``HEAD``."""
 
@@ -140,7 +141,7 @@ class _Head:
         return self.ref.removeprefix(_HEADS)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Commit:
     """The commit at hand; ``changed`` against its first parent."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.execution.contexts import env_context
 from cloche.execution.line_commands import Issue, command_failed
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ MAX_VALUES = 64 * 1024 * 1024
 """Characters of outputs, variables and states that one job can make the host keep; GitHub's limit is 50 MB."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobSetup:
     """What is fixed before the first step.
 
@@ -60,7 +61,7 @@ class JobSetup:
         return dict(runner) if isinstance(runner, dict) else {}
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class JobState:
     """What steps change.
 

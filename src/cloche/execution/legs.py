@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError
@@ -18,6 +18,7 @@ from cloche.execution.results import JobResult
 from cloche.execution.serving import NoImageError, serving
 from cloche.execution.steps import StepLoop
 from cloche.expressions import ExpressionError, Scope, to_string
+from cloche.records import record
 from cloche.vm.guest import JobRootSpec
 from cloche.workflow.evaluate import boolean, evaluate_node, number, scalar_text, text_mapping
 from cloche.workflow.runson import RunsOnError, labels
@@ -43,7 +44,7 @@ _OVERDUE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunSetup:
     """What all jobs of a run share.
 
@@ -68,7 +69,7 @@ class RunSetup:
     debug: bool = False
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Leg:
     """A leg about to run. ``contexts`` are its ``needs``, ``strategy`` and ``matrix``.
 

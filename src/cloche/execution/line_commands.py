@@ -7,8 +7,10 @@ of the step. Pure: lines go in, what they mean comes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
@@ -37,7 +39,7 @@ _BAD_STOP = (
 _NO_MATCHERS = "Problem matchers are not supported: `{0}` has no effect."
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """A command as written. Property names are as typed; ``get`` takes them in any case, like the runner."""
 
@@ -51,21 +53,21 @@ class Command:
         return values[-1] if values else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output:
     """Text to show: whole lines, each with its newline."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """``::group::`` (``title`` set) or ``::endgroup::`` (``None``)."""
 
     title: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Issue:
     """An annotation. ``failed``: it also fails the step, whatever its exit code."""
 
@@ -80,14 +82,14 @@ class Issue:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mask:
     """``::add-mask::``: what follows must not show ``value``."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assign:
     """A value for an output, a state, an environment variable, or (``name`` empty) a folder for PATH."""
 
@@ -326,7 +328,7 @@ def _issue(command: Command) -> Iterator[Effect]:
     )
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Place:
     line: int | None
     end_line: int | None

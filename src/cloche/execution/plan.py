@@ -6,13 +6,13 @@ Whatever a workflow asks for that cannot be had is found here, with its place in
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, UsageError, WorkflowError
 from cloche.execution.evaluation import contexts_used, holds
 from cloche.execution.serving import NoImageError, legs_of, serving
 from cloche.expressions import ExpressionError, Scope, parse
+from cloche.records import record
 from cloche.workflow.evaluate import evaluate_node
 from cloche.workflow.graph import ancestors
 from cloche.workflow.matrix import MatrixError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloche.workflow.model import Job, Workflow
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """The jobs to run, in file order, and the image that serves them all, ``None`` if no job will need one."""
 

@@ -24,6 +24,7 @@ from cloche.events import (
     StepStarted,
     StepSummary,
 )
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,7 +118,7 @@ class _StepPlace(_JobPlace):
     step: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record
 class JobPublisher:
     """Tells what happens in one job, or one leg of it."""
 
@@ -152,7 +153,7 @@ class JobPublisher:
         return StepPublisher(self, number, step_id)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record
 class StepResult:
     """How a step ended. ``exit_code`` and ``boot_id`` are ``None`` if no program of it ran in the guest."""
 
@@ -164,7 +165,7 @@ class StepResult:
     usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record
 class StepPublisher:
     """Tells what happens in one step."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.config import Settings
 from cloche.execution.control import Timing
 from cloche.execution.gitstate import EventInfo
+from cloche.records import record
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _DEFAULTS = Settings()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunRequest:
     """How to carry a workflow out.
 

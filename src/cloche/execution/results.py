@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from cloche.events import Conclusion
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobResult:
     """How a job, or one leg of it, ended. ``conclusion`` is before the job's ``continue-on-error``."""
 
@@ -23,7 +25,7 @@ class JobResult:
     continue_on_error: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunResult:
     """How a run ended. ``session_id`` and ``vm_id`` are ``None`` if it needed no VM; ``duration`` is seconds."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloche.events import RunFinished, RunStarted, SessionCreated, SessionReleased
@@ -14,6 +14,7 @@ from cloche.execution.legs import RunSetup
 from cloche.execution.plan import make_plan
 from cloche.execution.results import RunResult
 from cloche.expressions import to_string
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ def new_run_id() -> str:
     return f"run-{secrets.token_hex(6)}"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Run:
     """A workflow about to be carried out. ``contexts`` are those known before any job."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloche.execution.command_files import CommandFiles, Summary
@@ -19,6 +19,7 @@ from cloche.execution.publisher import StepResult
 from cloche.execution.shells import Shell, ShellError, shell_for
 from cloche.execution.step_output import StepOutputReader
 from cloche.execution.step_scope import StepError
+from cloche.records import record
 from cloche.vm.guest import ExecSpec
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _NOT_FOUND = 127
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """How a program ended, and whether it was stopped."""
 

@@ -7,7 +7,8 @@ and actions/runner, which formats and splits the command line as .NET does.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from cloche.records import record
 
 _ARGUMENTS = {
     "bash": "--noprofile --norc -e -o pipefail {0}",
@@ -36,7 +37,7 @@ class ShellError(ValueError):
     """Raised for a ``shell`` that names no built-in and has no place for the script."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shell:
     """A program and the format of its arguments. ``fallback`` is tried when the program is missing."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloche.execution.evaluation import holds, step_functions
 from cloche.expressions import to_string
+from cloche.records import record
 from cloche.workflow.evaluate import scalar_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class StepError(Exception):
     """What keeps a step from running; the message is for the user, and the step fails."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class StepScope:
     """A step in its job.
 

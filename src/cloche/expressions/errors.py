@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from cloche.errors import EXIT_USAGE, ClocheError
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -49,7 +49,7 @@ class Pending(Exception):  # noqa: N818 - a state, not a mistake: the value is n
 _Error = TypeVar("_Error", bound=ExpressionError)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """An expression within the text the user wrote: from ``start`` up to ``end`` of ``whole``."""
 

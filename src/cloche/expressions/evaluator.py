@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from cloche.expressions.values import (
     to_string,
     truthy,
 )
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cloche.expressions.syntax import Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scope:
     """What an expression can see: contexts by name, and the functions that are not built in.
 

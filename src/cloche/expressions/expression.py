@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.expressions.budget import MAX_MEMORY, MAX_WORK, OutOfMemory
@@ -11,6 +10,7 @@ from cloche.expressions.evaluator import Evaluator
 from cloche.expressions.names import Names
 from cloche.expressions.parser import parse_tree
 from cloche.expressions.syntax import Call, Context, Index, Literal, walk
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ _LIMITS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expression:
     """An expression: its text without ``${{ }}``, its tree (``None`` if it is empty), where it starts."""
 

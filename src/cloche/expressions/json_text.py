@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.expressions.budget import ITEM, MAX_MEMORY, size
@@ -24,6 +23,7 @@ from cloche.expressions.values import (
     parse_number,
     to_string,
 )
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ def write_json(value: Value, meter: Meter) -> str:
     return "".join(pieces)
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Level:
     opening: str
     closing: str

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from cloche.expressions.errors import LexingError
 from cloche.expressions.values import WHITE_SPACE, parse_number
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Kind(Enum):
     OPERATOR = auto()  # == != < <= > >= && ||
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Token:
     """One token: ``text`` is as typed, ``offset`` its place in the whole, ``value`` a literal's value."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ CONTEXTS = frozenset(
 """Every context GitHub has: https://docs.github.com/en/actions/reference/workflows-and-actions/contexts"""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arity:
     """How many arguments a function takes; ``odd``: their number must be odd."""
 

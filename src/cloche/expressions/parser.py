@@ -5,7 +5,7 @@ Which token may follow which, and the words for what may not, are those of actio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from cloche.expressions.syntax import (
     Wildcard,
     is_deeper_than,
 )
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ _LEGAL = {
 }
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Frame:
     """What is between one bracket and its partner (or the whole text): operands and waiting operators."""
 

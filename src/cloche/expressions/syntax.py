@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Literal:
     """``null``, ``true``, ``1.5``, ``'text'``; also the name in ``github.sha``."""
 
@@ -17,14 +18,14 @@ class Literal:
     value: bool | float | str | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wildcard:
     """``*`` as the key of an :class:`Index`: every item."""
 
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """A named value: ``github``. ``name`` is as typed."""
 
@@ -32,7 +33,7 @@ class Context:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Index:
     """``target.name``, ``target[key]``, ``target.*``."""
 
@@ -41,7 +42,7 @@ class Index:
     key: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Not:
     """``!operand``."""
 
@@ -49,7 +50,7 @@ class Not:
     operand: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison:
     """``left operator right`` for ``== != < <= > >=``."""
 
@@ -59,7 +60,7 @@ class Comparison:
     right: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Logical:
     """A whole chain ``a && b && c`` (or ``||``); it adds one level of depth however long it is."""
 
@@ -68,7 +69,7 @@ class Logical:
     operands: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """``name(arguments)``. ``name`` is as typed."""
 

@@ -7,7 +7,6 @@ limits of an expression hold for that call too.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from cloche.expressions.names import BUILT_IN, MAX_ARGUMENTS, STATUS_FUNCTIONS, 
 from cloche.expressions.parser import check_depth, check_length
 from cloche.expressions.syntax import Call, Literal
 from cloche.expressions.values import WHITE_SPACE
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ _NOT_CLOSED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """A string that may hold expressions: its value is that of ``expression``, or ``literal`` without one."""
 

@@ -6,12 +6,12 @@ Another architecture is an entry here, and hashes of its Node wheels in ``recipe
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 
 from cloche.errors import ImageError
+from cloche.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Architecture:
     """One architecture under all its names.
 

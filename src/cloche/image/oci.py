@@ -12,10 +12,10 @@ import math
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloche.errors import ImageError
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _LAYER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OciImage:
     """One image of a layout: its manifest's digest, its layers' files, lowest first, and its configuration.
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import ImageError
 from cloche.image.arch import Architecture, architecture_named, host_architecture
 from cloche.image.disk import MIB
+from cloche.records import record
 
 if TYPE_CHECKING:
     from cloche.image.model import Kind
@@ -24,7 +25,7 @@ SYSTEM_NAME = "system"
 DEFAULT_NAME = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wheel:
     """A Python wheel from the package index, unpacked to ``/opt/cloche/<directory>``."""
 
@@ -33,7 +34,7 @@ class Wheel:
     directory: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Recipe:
     """Everything an image is made from.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import ProviderError
+from cloche.records import record
 from cloche.tasks import finish
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ RELEASE_TIMEOUT = 30.0
 """Seconds a provider has to end a VM."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PoolStats:
     """Evidence: VMs handed out and given back since the start, and those out now."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from cloche.records import record
 from cloche.report.summary import Tail
 
 _KEPT_CHARACTERS = 64 * 1024
 _KEPT_GROUPS = 8
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Fold:
     """A group: its title, how many lines it has, and the last of them."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"  # our idea of a character's width need
 _BEGIN_FRAME, _END_FRAME = "\x1b[?2026h", "\x1b[?2026l"  # synchronised update: no flicker where it is known
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """A live line, ready for the terminal, and the columns it takes."""
 

@@ -6,7 +6,7 @@ steps wrote, bounded lists of annotations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from cloche.events import (
@@ -26,6 +26,7 @@ from cloche.events import (
     StepStarted,
     StepSummary,
 )
+from cloche.records import record
 from cloche.report.text import one_line, visible
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Tail:
         self._text = ""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class StepState:
     """A step as far as it has come; ``conclusion`` is ``None`` until it ends."""
 
@@ -100,7 +101,7 @@ class StepState:
         return self.outcome == "failure" and self.conclusion == "success"
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class JobState:
     """A job, or one leg of it, as far as it has come; ``accompanied`` if another ran at its side."""
 
@@ -124,7 +125,7 @@ class JobState:
         return self.steps.setdefault(number, StepState(number))
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class RunState:
     """A run as far as it has come. ``jobs`` is keyed by job id and leg."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloche.records import record
 from cloche.report import wording
 from cloche.report.text import cells, counted, duration, elapsed, fitted, one_line, padded
 
@@ -35,7 +35,7 @@ def style_of(conclusion: Conclusion | None, *, forgiven: bool = False) -> str:
     return STYLES[conclusion] if conclusion else "cyan"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Row:
     """A line of the tree. ``rank`` says how early it is given up when rows are scarce: the lowest stays."""
 

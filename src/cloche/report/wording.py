@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloche.records import record
 from cloche.report.summary import MAX_MESSAGE
 from cloche.report.text import counted, duration, one_line, visible
 
@@ -138,7 +138,7 @@ def annotation_tally(run: RunState) -> str:
     return ", ".join([*said, f"{run.dropped_annotations} more not kept"] if run.dropped_annotations else said)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """A line of the closing table: a job (``depth`` 0) or a step (1). Times are milliseconds of the run."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloche.records import record
 from cloche.vm import leases
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cloche.session.registry import ActiveSession, SessionRegistry
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leftovers:
     """What was cleared: places of sessions whose processes are dead, and VMs whose owners are."""
 

@@ -7,10 +7,10 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import SessionLimitReached
+from cloche.records import record
 from cloche.session.model import (
     NEXT_STATES,
     Session,
@@ -37,7 +37,7 @@ DEFAULT_LIMIT = 4
 """Sessions of one user on one machine at the same time, unless configured."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SessionStats:
     """Counts since the start: sessions that got a VM, were released, were refused by the limit, got no VM."""
 
@@ -49,7 +49,7 @@ class SessionStats:
     pool: PoolStats
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Held:
     session: Session
     slot: Slot

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.errors import ClocheError
+from cloche.records import record
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class SessionStateError(ClocheError):
     """A session was asked to go where its state does not lead, or is not one of this manager's."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SessionContext:
     """What a session is wanted for: the workflow's name, for people, and the VM it needs."""
 
@@ -57,7 +58,7 @@ class SessionContext:
     spec: VmSpec = field(default_factory=VmSpec)
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, eq=False)
 class Session:
     """The bond of a run and its VM. Its manager alone changes it.
 

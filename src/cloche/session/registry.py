@@ -13,10 +13,11 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from cloche.errors import ProviderError, SessionLimitReached
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,7 +30,7 @@ _LONGEST_PAUSE = 0.05
 _MAX_FILE = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ActiveSession:
     """A session as its file tells of it; ``since`` is seconds since the epoch."""
 

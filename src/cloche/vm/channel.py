@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.guest import protocol
+from cloche.records import record
 from cloche.vm.guest import GuestInfo, JobRootSpec
 from cloche.vm.remote import RemoteProcess, RemoteRoot
 
@@ -27,7 +27,7 @@ _MAX_ERROR = 4096
 _MAX_NAME = 256
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deadlines:
     """How long a guest may take, in seconds.
 
@@ -42,11 +42,14 @@ class Deadlines:
     progress: float = 300.0
 
 
+DEADLINES = Deadlines()
+
+
 class AgentClient:
     """A Guest over one socket. Owns the socket; ``close`` gives it back."""
 
     def __init__(
-        self, sock: socket.socket, deadlines: Deadlines = Deadlines(), inbox: Inbox | None = None
+        self, sock: socket.socket, deadlines: Deadlines = DEADLINES, inbox: Inbox | None = None
     ) -> None:
         self.deadlines = deadlines
         self.inbox = inbox

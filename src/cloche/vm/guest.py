@@ -7,8 +7,10 @@ and time here, and callers treat its content as untrusted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,7 +21,7 @@ MAX_COLLECTED = 4 * 1024 * 1024
 """Bytes of one collected file that the host takes at most; what is longer comes back ``truncated``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GuestInfo:
     """What the agent said of its guest in the handshake.
 
@@ -35,7 +37,7 @@ class GuestInfo:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobRootSpec:
     """A job's root to be: a fresh overlay over the job image, namespaces of its own, limits.
 
@@ -49,7 +51,7 @@ class JobRootSpec:
     pids: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TtySize:
     """A terminal's size in characters."""
 
@@ -57,7 +59,7 @@ class TtySize:
     columns: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExecSpec:
     """One program to run in a job root.
 
@@ -77,7 +79,7 @@ class ExecSpec:
     collect: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CollectedFile:
     """A file handed back when a program ended; ``truncated`` when it was longer than MAX_COLLECTED."""
 
@@ -85,7 +87,7 @@ class CollectedFile:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExitStatus:
     """How a program ended.
 

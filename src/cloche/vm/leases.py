@@ -17,9 +17,11 @@ import select
 import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,7 +38,7 @@ KILL_TIMEOUT = 5.0
 """Seconds a killed process has to be gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProcessRecord:
     """A process told apart from any other: by pid, start (clock ticks since boot) and that boot's id."""
 
@@ -127,7 +129,7 @@ class Lease:
         self.drop()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Collected:
     """What was found of a dead owner's VM: the process killed, if one still ran; what could not be done."""
 

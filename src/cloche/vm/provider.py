@@ -6,8 +6,9 @@ Concrete providers live in the folders beside this file; only the composition ro
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from cloche.vm.guest import Guest
@@ -19,7 +20,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VmSpec:
     """What a run asks of its VM. ``memory`` and ``disk`` are bytes; ``image`` is a name or digest in the store."""
 
@@ -46,7 +47,7 @@ class Vm(Protocol):
         """The agent's client: the only way into the VM."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allocation:
     """A VM handed out: how long that took, in seconds, and whether it was waiting, restored or booted."""
 

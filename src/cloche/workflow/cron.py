@@ -6,12 +6,12 @@ months and days allowed, ``@daily`` and its kin not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cloche.records import record
 
 MESSAGE = "Invalid cron expression. Expected format: '* * * * *' (minute hour day month weekday)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Field:
     least: int
     most: int

@@ -8,9 +8,11 @@ whatever the pattern: the patterns come from whoever wrote the workflow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +22,7 @@ class PatternError(ValueError):
     """The pattern breaks a rule of the language; the message says which."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Step:
     """One element of a pattern: what it takes, and how often.
 
@@ -40,7 +42,7 @@ class _Step:
         return self.kind != "segment" or character != "/"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pattern:
     """A compiled pattern; ``negative`` if it was written with ``!``."""
 

@@ -9,11 +9,11 @@ product neither overwrites the leg's own values nor shows in its name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from cloche.errors import ClocheError
 from cloche.expressions.values import Value, fold, to_string
+from cloche.records import record
 from cloche.workflow.product import Filter, Product, TooComplexError, Vectors, fits
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _MAX_COMPARISONS = 200_000
 _MAX_NAME = 100
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Problem:
     """One thing wrong with a matrix. ``path`` leads to it: ``("exclude", 0, "os")``; empty is the whole.
 
@@ -65,7 +65,7 @@ class Leg(dict[str, Value]):
         self.name = name
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Include:
     """One item of ``include``: what must be equal, what it adds, and whether any leg took it."""
 

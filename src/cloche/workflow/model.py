@@ -5,8 +5,10 @@ Whatever may hold ``${{ }}`` stays a node of the file; the execution room evalua
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from cloche.workflow.nodes import Mapping, Node, Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunDefaults:
     """``defaults.run``: what ``run`` steps use when they say nothing."""
 
@@ -23,7 +25,7 @@ class RunDefaults:
     working_directory: Scalar | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Condition:
     """An ``if:``: the expression's text without ``${{ }}``, ``success()`` added where GitHub implies it."""
 
@@ -31,7 +33,7 @@ class Condition:
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """One step: ``run`` or ``uses``, never both. ``index`` counts from 1 in its job."""
 
@@ -50,7 +52,7 @@ class Step:
     timeout_minutes: Scalar | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Strategy:
     """``strategy``. ``matrix`` is a mapping (vectors, ``include``, ``exclude``) or one expression."""
 
@@ -59,7 +61,7 @@ class Strategy:
     max_parallel: Scalar | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """One job. ``condition`` always holds the implied ``success()`` where none was written.
 
@@ -82,7 +84,7 @@ class Job:
     uses: Scalar | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trigger:
     """One event of ``on:`` with its filters. Empty tuples are filters not written.
 
@@ -101,7 +103,7 @@ class Trigger:
     inputs: Mapping | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Workflow:
     """A workflow file, read and checked. ``path`` is as GitHub shows it, relative to the repository."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 ScalarValue = str | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scalar:
     """A leaf.
 
@@ -28,7 +29,7 @@ class Scalar:
     quoted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sequence:
     """A YAML sequence."""
 
@@ -36,7 +37,7 @@ class Sequence:
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mapping:
     """A YAML mapping in file order; keys are scalars, unique once the schema has passed."""
 

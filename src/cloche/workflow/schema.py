@@ -6,14 +6,16 @@ value may be and which contexts and functions an expression in it, or anywhere b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, TypeVar
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allowed:
     """The names an expression may use. None at all means that expressions are not allowed.
 
@@ -33,29 +35,29 @@ class Allowed:
 NOTHING = Allowed()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Definition:
     """Base of all definitions; ``allowed`` adds to what the definitions above allow."""
 
     allowed: Allowed = NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class NullValue(Definition):
     """Nothing, ``null`` or ``~``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class BooleanValue(Definition):
     """``true`` or ``false``, unquoted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class NumberValue(Definition):
     """A number, unquoted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StringValue(Definition):
     """Any scalar, as text. ``constants`` lists the only allowed texts, if there are any."""
 
@@ -69,7 +71,7 @@ class StringValue(Definition):
         return bool(text) or not self.non_empty
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SequenceValue(Definition):
     """A sequence of ``item``; a function stands for a definition that contains itself."""
 
@@ -80,7 +82,7 @@ class SequenceValue(Definition):
         return self.item() if callable(self.item) else self.item
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class MappingValue(Definition):
     """A mapping with well-known keys, any other keys (``loose_key`` and ``loose_value``), or both."""
 
@@ -90,14 +92,14 @@ class MappingValue(Definition):
     loose_value: Definition | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OneOf(Definition):
     """Any of several. The options of one of several options count as its own."""
 
     options: tuple[Definition, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Anything(Definition):
     """Any value, however deep."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cloche.expressions import ExpressionError, parse_template, to_string
 from cloche.expressions.parser import MAX_LENGTH
+from cloche.records import record
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ OPEN = "${{"
 _INSERT = re.compile(r"\$\{\{\s*insert\s*\}\}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Insert:
     """``${{ insert }}`` as a key: the entries of the value, in this place."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Templated:
     """A scalar whose value is known only when its expressions are evaluated."""
 

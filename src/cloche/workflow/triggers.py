@@ -5,9 +5,9 @@ Source: docs.github.com, "Events that trigger workflows" and "Workflow syntax", 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloche.records import record
 from cloche.workflow.cron import MESSAGE as INVALID_CRON
 from cloche.workflow.cron import is_cron
 from cloche.workflow.filters import ignored, included
@@ -30,7 +30,7 @@ _DEFAULT_TYPES = {
 _BASE_BRANCH_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TriggerEvent:
     """What happened. ``None`` is "not known", and what is not known holds no workflow back.
 

@@ -9,12 +9,13 @@ than it may. Duplicate keys are the schema's to refuse, as on GitHub: it knows w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
 from cloche.errors import Position, WorkflowError
+from cloche.records import record
 from cloche.workflow.findings import diagnostic
 from cloche.workflow.nodes import Mapping, Node, Scalar, Sequence
 from cloche.workflow.scalars import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from cloche.workflow.nodes import ScalarValue
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """What a file may cost: characters, depth of nesting, and with aliases expanded YAML events and bytes.
 
@@ -126,7 +127,7 @@ def _fail(message: str, position: Position, hint: str | None = None) -> NoReturn
     raise WorkflowError((diagnostic(message, position, hint),))
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Part:
     """A finished node with what it costs: YAML events, bytes and levels of nesting, aliases expanded."""
 
@@ -136,7 +137,7 @@ class _Part:
     height: int
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Open:
     """A sequence or mapping whose end has not come yet."""
 

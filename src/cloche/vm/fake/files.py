@@ -9,8 +9,10 @@ import os
 import posixpath
 import stat
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +21,7 @@ MAX_LINKS = 40
 """Symbolic links followed in one path before ELOOP, as Linux does."""
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class File:
     """A regular file."""
 
@@ -27,7 +29,7 @@ class File:
     mode: int = 0o644
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Program:
     """An executable that the fake carries out itself, by name."""
 
@@ -35,7 +37,7 @@ class Program:
     mode: int = 0o755
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Device:
     """``null`` or ``zero``."""
 
@@ -43,7 +45,7 @@ class Device:
     mode: int = 0o666
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Link:
     """A symbolic link."""
 
@@ -51,7 +53,7 @@ class Link:
     mode: int = 0o777
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Folder:
     """A directory."""
 

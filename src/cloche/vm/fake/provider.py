@@ -8,10 +8,10 @@ import posixpath
 import signal
 import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout
+from cloche.records import record
 from cloche.vm.fake.files import Device, FileSystem, Link, Program
 from cloche.vm.fake.process import FakeProcess, FakeTask
 from cloche.vm.fake.programs import PROGRAMS
@@ -194,7 +194,7 @@ class FakeGuest:
             await root.close()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FakeVm:
     """A VM that is none."""
 

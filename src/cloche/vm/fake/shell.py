@@ -11,9 +11,10 @@ import errno
 import os
 import re
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from cloche.records import record
 from cloche.vm.fake import syntax, tree, words
 from cloche.vm.fake.launch import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED, execute, find_program
 from cloche.vm.fake.streams import (
@@ -51,7 +52,7 @@ class ShellExit(Exception):  # noqa: N818 - control flow, not an error
         self.status = status
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Shell:
     """One shell process, or a copy of one for a subshell. ``inline``: its script came by ``-c``."""
 

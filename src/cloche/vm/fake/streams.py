@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cloche.records import record
 from cloche.vm.fake.files import Device, File, FileSystem, Folder, error
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def open_input(files: FileSystem, path: str, cwd: str) -> Input:
             return Empty()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Streams:
     """A program's standard input, output and error."""
 
@@ -153,7 +153,7 @@ class Streams:
     stderr: Output
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """One program about to run: what a kernel would hand to it."""
 

@@ -9,8 +9,8 @@ know it refuses by name and line: nothing is silently read as something else.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from cloche.records import record
 from cloche.vm.fake.tree import (
     AndOr,
     Command,
@@ -49,14 +49,14 @@ class ShellSyntaxError(Exception):
         self.line = line
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Token:
     kind: str  # "word", "operator", "newline" or "end"
     text: str
     word: Word = ()
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Parser:
     text: str
     at: int = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cloche.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """Characters as they stand; ``quoted`` ones are never split or matched against file names."""
 
@@ -13,7 +13,7 @@ class Text:
     quoted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable:
     """``$name`` or ``${name<operator>word}``."""
 
@@ -23,7 +23,7 @@ class Variable:
     word: Word = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Substitution:
     """``$(script)``."""
 
@@ -34,7 +34,7 @@ class Substitution:
 Word = tuple[Text | Variable | Substitution, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Redirect:
     """``2>file`` and its kin; a here-document's target is its text."""
 
@@ -43,7 +43,7 @@ class Redirect:
     target: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Simple:
     """``NAME=value … program argument …``."""
 
@@ -53,7 +53,7 @@ class Simple:
     redirects: tuple[Redirect, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """``{ … }``, or ``( … )`` with changes that stay inside."""
 
@@ -62,7 +62,7 @@ class Group:
     redirects: tuple[Redirect, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class If:
     """``if … elif … else … fi``: condition and body by turns; an ``else`` has no condition."""
 
@@ -70,7 +70,7 @@ class If:
     redirects: tuple[Redirect, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class For:
     """``for name in words``; ``words`` is ``None`` for the positional parameters."""
 
@@ -80,7 +80,7 @@ class For:
     redirects: tuple[Redirect, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class While:
     """``while`` or, ``negated``, ``until``."""
 
@@ -93,7 +93,7 @@ class While:
 Command = Simple | Group | If | For | While
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pipeline:
     """``! a | b``."""
 
@@ -101,7 +101,7 @@ class Pipeline:
     negated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AndOr:
     """Pipelines joined by ``&&`` and ``||``; the first one's operator is empty."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cloche.records import record
 from cloche.vm.provider import MIB
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _KERNEL_PARAMETERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shape:
     """What two VMs must have in common to share a template, besides image and agent. Sizes in bytes."""
 
@@ -33,7 +33,7 @@ class Shape:
     disk: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Boot:
     """The files a machine starts from."""
 
@@ -43,7 +43,7 @@ class Boot:
     job: Path
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wiring:
     """What differs between two machines of one shape: files and inherited descriptors.
 

@@ -17,12 +17,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestTimeout, ProviderError
 from cloche.image.initramfs import build_initramfs
+from cloche.records import record
 from cloche.vm import agent_archive
 from cloche.vm.guest import ExecSpec, JobRootSpec
 from cloche.vm.qemu import machine
@@ -71,7 +71,7 @@ class BootStalled(ProviderError):  # noqa: N818 - what happened
     """A guest did not come up within BOOT_DEADLINE, without a word about why."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """A finished template; ``hello`` is what its agent said of the guest."""
 
