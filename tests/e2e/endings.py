@@ -11,13 +11,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
+from cloche.config import data_dir
 from tests.e2e.place import CLOCHE, DEADLINE, Ended, Place, processes, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from random import Random
 
     from tests.e2e.place import Running
 
@@ -29,6 +30,9 @@ MOST_MEMORY = 150 * MIB
 """Bytes of the host's that the command may have, whatever the guest does."""
 ORPHANS = 5.0
 """Seconds in which a killed command's VM has to be gone."""
+
+SMALL = ("--memory", "512M", "--disk", "96M")
+"""A VM that is soon full."""
 
 STEP = "- run: echo up; sleep 1000"
 STEPS = f"""
@@ -52,6 +56,11 @@ def ending(*providers: str) -> Callable[[Ending], Ending]:
         return function
 
     return add
+
+
+def chance(*about: object) -> Random:
+    """Chance that is the same each time for the same things."""
+    return Random(" ".join(map(str, about)))  # noqa: S311 - to be repeated, not to be safe
 
 
 # --- by itself
@@ -298,10 +307,31 @@ def cleared(place: Place, random: Random) -> None:
     """No process outlives a killed command by long, and the next command clears its files."""
     place.assert_no_process(ORPHANS)
     if random.random() < 0.5:
-        assert place.run("gc").code == SUCCESS
+        nothing = {"XDG_DATA_HOME": str(place.folder / "home")}  # this machine's own images are not at stake
+        assert place.run("gc", env=nothing).code == SUCCESS
     else:
         place.steps("- run: echo hello")
         assert place.run("run", "--vm", "fake").code == SUCCESS
+
+
+@ending("qemu")
+def kill_while_making_a_template(place: Place, random: Random) -> None:
+    """What is half made is never used, and gone when the next run has made it anew."""
+    mine = place.folder / "data" / "cloche"
+    mine.mkdir(parents=True)
+    for path in data_dir().iterdir():
+        if path.name != "templates":
+            (mine / path.name).symlink_to(path)
+    place.env["XDG_DATA_HOME"] = str(mine.parent)
+    place.steps("- run: echo hello")
+    with place.events() as running:
+        wait_until_told(running, "making the template")
+        time.sleep(random.uniform(0, 3))
+        running.kill()
+        running.end()
+    place.assert_no_process(ORPHANS)
+    assert place.run("run").code == SUCCESS
+    assert len([path for path in (mine / "templates").iterdir() if path.is_dir()]) == 1
 
 
 # --- by the guest
@@ -374,7 +404,7 @@ def disk_full(place: Place, _random: Random) -> None:
         "- name: after\n  run: echo still here\n  if: always()"
     )
     place.steps(steps)
-    ended = place.run("run", "--output", "jsonl", "--disk", "96M")
+    ended = place.run("run", "--output", "jsonl", *SMALL)
     assert ended.code == FAILED
     assert ended.steps["full"] == "failure"
     assert "No space left on device" in ended.output() + "".join(ended.messages)
@@ -384,7 +414,7 @@ def disk_full(place: Place, _random: Random) -> None:
 def out_of_memory(place: Place, _random: Random) -> None:
     steps = "- name: greedy\n  run: tail /dev/zero\n- name: after\n  run: echo still here\n  if: always()"
     place.steps(steps)
-    ended = place.run("run", "--output", "jsonl", "--memory", "512M")
+    ended = place.run("run", "--output", "jsonl", *SMALL)
     assert (ended.code, ended.steps) == (FAILED, {"greedy": "failure", "after": "success"})
     assert any("killed because the job ran out of memory" in message for message in ended.messages)
 
@@ -393,15 +423,25 @@ def out_of_memory(place: Place, _random: Random) -> None:
 def fork_bomb(place: Place, _random: Random) -> None:
     bomb = "- name: bomb\n  run: |\n    bomb() { bomb | bomb & }; bomb; sleep 1000\n  timeout-minutes: 0.1\n"
     place.steps(f"{bomb}- name: after\n  run: echo still here\n  if: always()")
-    ended = place.run("run", "--output", "jsonl", within=180)
+    ended = place.run("run", "--output", "jsonl", *SMALL)
     assert (ended.code, ended.steps) == (FAILED, {"bomb": "failure", "after": "success"})
 
 
 # --- by what it writes
 
 
-def flood(place: Place, size: int, *, within: float = DEADLINE) -> None:
-    """A step writes ``size`` bytes: all arrive, and the host's memory stays flat."""
+@ending()
+def flood(place: Place, _random: Random) -> None:
+    """A step writes 64 MiB: all arrive, and the host's memory stays flat."""
+    write(place, 64 * MIB)
+
+
+def flood_of_a_gigabyte(place: Place, _random: Random) -> None:
+    """As a flood, for those who have the time."""
+    write(place, 1024 * MIB, within=600)
+
+
+def write(place: Place, size: int, *, within: float = DEADLINE) -> None:
     place.steps(
         f"- run: yes 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde | head -c {size}"
     )

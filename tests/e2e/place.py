@@ -236,6 +236,8 @@ class Place:
             "XDG_STATE_HOME": str(folder / "state"),
             "GIT_CONFIG_NOSYSTEM": "1",
         }
+        if "PYTHONPATH" in os.environ:  # another tree than the installed one is being tested
+            self.env["PYTHONPATH"] = os.environ["PYTHONPATH"]
         for name in ("home", "tmp", "config", "runtime", "state"):
             (folder / name).mkdir(parents=True)
         self._make_repository()
