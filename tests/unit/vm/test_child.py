@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import subprocess
@@ -72,3 +73,26 @@ async def test_without_what_watches_nothing_is_started(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ProviderError, match="setpriv is not installed"):
         Child.start(["true"])
+
+
+async def test_only_the_end_of_what_a_child_says_is_kept() -> None:
+    script = "import sys; [sys.stderr.write('x' * 1000) for _ in range(500)]; sys.exit('the end')"
+    child = Child.start([sys.executable, "-c", script])
+    await child.wait()
+    assert child.said.endswith("the end\n")
+    assert len(child.said) <= 16 * 1024
+    await child.kill()
+
+
+async def test_the_end_of_a_child_is_told_though_others_still_write_to_its_error() -> None:
+    child = Child.start(["sh", "-c", "yes >&2 & echo $! ; kill -9 $$"])
+    async with asyncio.timeout(20):
+        assert await child.wait() == -9
+    await child.kill()  # closes the pipe, which ends the other
+
+
+async def test_killing_again_or_what_has_ended_is_fine() -> None:
+    child = Child.start(["sleep", "1000"])
+    await child.kill()
+    await child.kill()
+    assert await child.wait() == -9
