@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, UsageError, WorkflowError
+from cloche.records import record
 from cloche.workflow.parse import parse_workflow
 from cloche.workflow.triggers import TriggerEvent, matches
 
@@ -23,7 +23,7 @@ _SUFFIXES = (".yml", ".yaml")
 _PREFERRED = ("push", "workflow_dispatch")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found:
     """The workflows to run and the event they run for; ``note`` is what the user should know of the choice."""
 
