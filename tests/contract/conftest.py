@@ -9,6 +9,7 @@ The VM is made once for each provider; each test gets a job root of its own in i
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,7 @@ class Entry:
     make: Callable[[Path], VmProvider]
     missing: Callable[[], str | None] = lambda: None
     marks: tuple[pytest.MarkDecorator, ...] = ()
+    many_users: bool = True
 
 
 def images() -> ImageStore:
@@ -72,6 +74,7 @@ PROVIDERS = [
         lambda folder: SandboxProvider(images(), folder / "vms"),
         lambda: lacking("job"),
         (pytest.mark.sandbox,),
+        many_users=os.geteuid() == 0,  # all that an ordinary user may map into a sandbox is that user
     ),
     Entry(
         "qemu",
@@ -94,6 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "real_only: needs programs or kernel features that the fake does not pretend"
     )
+    config.addinivalue_line("markers", "many_users: needs a guest with more than one user")
 
 
 @pytest.fixture(scope="session", params=[pytest.param(e, marks=e.marks, id=e.name) for e in PROVIDERS])
@@ -108,6 +112,8 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 def _real_only(request: pytest.FixtureRequest, entry: Entry) -> None:
     if request.node.get_closest_marker("real_only") and entry.name == "fake":
         pytest.skip("only on providers with a kernel")
+    if request.node.get_closest_marker("many_users") and not entry.many_users:
+        pytest.skip("everybody is the same user here")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -151,6 +151,7 @@ async def test_without_stdin_the_input_is_empty(run: Run) -> None:
 
 
 @pytest.mark.real_only
+@pytest.mark.many_users
 async def test_users(run: Run) -> None:
     assert (await run("id -un"))[0] == b"runner\n"
     assert (await run("id -u", user="root"))[0] == b"0\n"

@@ -56,8 +56,6 @@ class UserTable:
 
     def find(self, name: str | None) -> User:
         """A user by name or number; ``None`` is ``runner`` where there is one, else root. KeyError if unknown."""
-        if self._single:
-            return User(0, 0, ())
         self._refresh()
         if name is None:
             name = DEFAULT_USER if DEFAULT_USER in self._users else "0"
@@ -69,6 +67,8 @@ class UserTable:
             name, gid = next(known, (name, uid))
         else:
             raise KeyError(f"the job image has no user {name[:_MAX_NAME]!r}")
+        if self._single:
+            return User(0, 0, ())
         member_of = (group for group, members in self._groups if name in members)
         return User(uid, gid, tuple(sorted({gid, *member_of})))
 

@@ -96,7 +96,9 @@ def test_users_that_are_added_later_are_found(etc: Path) -> None:
 
 def test_where_only_one_user_is_mapped_everybody_is_that_one(etc: Path) -> None:
     table = UserTable(str(etc), single=True)
-    assert {table.find(name) for name in ("root", "runner", "nobody-we-know", None)} == {ROOT}
+    assert {table.find(name) for name in ("root", "runner", "1002", None)} == {ROOT}
+    with pytest.raises(KeyError, match="nobody-we-know"):
+        table.find("nobody-we-know")
 
 
 # Programs
