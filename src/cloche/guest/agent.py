@@ -10,32 +10,33 @@ import errno
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from cloche.guest import jobs, protocol
 from cloche.guest.link import Link, LinkClosed
 from cloche.guest.streams import Stream, make_pipes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn, Protocol
 
     from cloche.guest.jobs import Job, JobMaker
+
+    class Identity(Protocol):
+        """What makes a resumed copy of a guest its own."""
+
+        def take_on(self, hostname: str, now: float, seed: bytes) -> None:
+            """Clock (``now``, seconds since the epoch), entropy (``seed``, the host's) and name."""
+
+        def boot_id(self) -> str:
+            """The guest's boot id, read now; never before ``take_on``."""
+
 
 _CLOSED = select.EPOLLHUP | select.EPOLLERR
 _MAX_ERROR = 4096
 _MAX_SPARE = 64
 _MAX_SIDE = 0xFFFF
 _MAX_SIGNAL = 64
-
-
-class Identity(Protocol):
-    """What makes a resumed copy of a guest its own."""
-
-    def take_on(self, hostname: str, now: float, seed: bytes) -> None:
-        """Clock (``now``, seconds since the epoch), entropy (``seed``, the host's) and name."""
-
-    def boot_id(self) -> str:
-        """The guest's boot id, read now; never before ``take_on``."""
 
 
 class Agent:

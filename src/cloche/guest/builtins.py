@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import tarfile
-from typing import TYPE_CHECKING
 
 from cloche.guest import archive, hashing, spawn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -10,23 +10,23 @@ import os
 import select
 import signal
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
 from cloche.guest import builtins, processes, protocol, spawn
 from cloche.guest.link import Link, LinkClosed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import NoReturn
 
 _SIGNAL_CODE = 128
 
 
-@dataclass
 class _Running:
-    number: int
-    process: subprocess.Popen[bytes] | None
-    collect: list[str]
+    def __init__(self, number: int, process: subprocess.Popen[bytes] | None, collect: list[str]) -> None:
+        self.number = number
+        self.process = process
+        self.collect = collect
 
 
 class Init:

@@ -9,20 +9,19 @@ import os
 import shutil
 import signal
 import socket
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cloche.guest import init, linux, roots
 from cloche.guest.cgroups import JobGroup
 from cloche.guest.link import Link
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloche.guest import protocol
     from cloche.guest.network import JobNetwork
     from cloche.guest.streams import Stream
 
 # A job's init cannot import any more once its root has replaced the agent's; codecs are imported on first use.
-for _name in ("ascii", "utf-8", "latin-1", "idna"):
+for _name in ("ascii", "utf-8", "latin-1"):
     codecs.lookup(_name)
 
 
@@ -35,25 +34,27 @@ class JobError(Exception):
     """A job root could not be made or used; the message goes to the host."""
 
 
-@dataclass
 class Job:
     """A job root: its init's process and link, its control group, its streams."""
 
-    slot: int
-    pid: int
-    link: Link
-    socket: socket.socket
-    folder: str
-    group: JobGroup | None
-    name: str = ""
-    assigned: int | None = None
-    oom_kills: int = 0
-    streams: dict[int, Stream] = field(default_factory=dict)
-    lingering: list[Stream] = field(default_factory=list)
-    files: dict[int, list[tuple[protocol.Header, bytes]]] = field(default_factory=dict)
-    reaped: bool = False
-    ended: bool = False
-    closing: int | None = None
+    def __init__(  # noqa: PLR0917 - what a job root is made of, in one place
+        self, slot: int, pid: int, link: Link, sock: socket.socket, folder: str, group: JobGroup | None
+    ) -> None:
+        self.slot = slot
+        self.pid = pid
+        self.link = link
+        self.socket = sock
+        self.folder = folder
+        self.group = group
+        self.name = ""
+        self.assigned: int | None = None
+        self.oom_kills = 0
+        self.streams: dict[int, Stream] = {}
+        self.lingering: list[Stream] = []
+        self.files: dict[int, list[tuple[protocol.Header, bytes]]] = {}
+        self.reaped = False
+        self.ended = False
+        self.closing: int | None = None
 
 
 class JobMaker:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
 
 from cloche.guest import linux
 
@@ -32,7 +31,6 @@ _LINKS = {
 _READ_ONLY_PROC = ("sys", "sysrq-trigger", "irq", "bus")
 
 
-@dataclass(frozen=True)
 class RootPlan:
     """What a job's root is made of.
 
@@ -42,13 +40,24 @@ class RootPlan:
     the job in the agent's network namespace. ``single_user``: the user namespace maps one user only.
     """
 
-    lower: str
-    folder: str
-    network: bool = True
-    shared_kernel: bool = False
-    boot_id: str = ""
-    resolv_conf: str = ""
-    single_user: bool = False
+    def __init__(
+        self,
+        *,
+        lower: str,
+        folder: str,
+        network: bool = True,
+        shared_kernel: bool = False,
+        boot_id: str = "",
+        resolv_conf: str = "",
+        single_user: bool = False,
+    ) -> None:
+        self.lower = lower
+        self.folder = folder
+        self.network = network
+        self.shared_kernel = shared_kernel
+        self.boot_id = boot_id
+        self.resolv_conf = resolv_conf
+        self.single_user = single_user
 
 
 def unshare(plan: RootPlan, *, cgroups: bool) -> None:

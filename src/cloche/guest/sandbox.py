@@ -13,13 +13,15 @@ import resource
 import signal
 import socket
 import sys
-from dataclasses import dataclass
-from typing import NoReturn
 
 from cloche.guest import linux, roots
 from cloche.guest.agent import Agent
 from cloche.guest.jobs import JobMaker
 from cloche.guest.link import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 IDS = 65536
 """Users and groups that a sandbox started by root has."""
@@ -29,16 +31,18 @@ _STAGE = "/tmp"
 _MAX_NPROC = 4096
 
 
-@dataclass(frozen=True)
 class Plan:
     """What the host asks for: paths on the host, the network, the identity shown."""
 
-    channel: int
-    lower: str
-    jobs: str
-    network: str
-    boot_id: str
-    resolv_conf: str
+    def __init__(
+        self, *, channel: int, lower: str, jobs: str, network: str, boot_id: str, resolv_conf: str
+    ) -> None:
+        self.channel = channel
+        self.lower = lower
+        self.jobs = jobs
+        self.network = network
+        self.boot_id = boot_id
+        self.resolv_conf = resolv_conf
 
 
 class Identity:

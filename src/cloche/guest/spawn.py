@@ -13,11 +13,11 @@ import stat
 import struct
 import subprocess
 import termios
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import NoReturn
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -31,13 +31,22 @@ _MAX_NAME = 256
 _UNFIT = (OSError, ValueError, TypeError)  # the last two: a NUL in an argument, what is no text
 
 
-@dataclass(frozen=True)
 class User:
     """A user as the job image's own files describe it."""
 
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
+    def __init__(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, User) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.uid, self.gid, self.groups))
+
+    def __repr__(self) -> str:
+        return f"User({self.uid}, {self.gid}, {self.groups})"
 
 
 class UserTable:
@@ -105,16 +114,25 @@ def _is_id(text: str) -> bool:
     return text.isdecimal() and len(text) <= len(str(_MAX_ID)) and int(text) <= _MAX_ID
 
 
-@dataclass(frozen=True)
 class Program:
     """What the child becomes; see ``ExecSpec`` on the host's side."""
 
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
-    user: User
-    files: list[tuple[str, bytes]]
-    terminal: bool
+    def __init__(
+        self,
+        argv: list[str],
+        *,
+        env: dict[str, str],
+        cwd: str,
+        user: User,
+        files: list[tuple[str, bytes]],
+        terminal: bool,
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.user = user
+        self.files = files
+        self.terminal = terminal
 
 
 class Spawner:

@@ -13,32 +13,33 @@ import os
 import select
 import termios
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
 
 from cloche.guest import protocol
 from cloche.guest.spawn import set_terminal_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Poller(Protocol):
+        """What a stream needs of the agent's loop."""
+
+        def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+            """Call back with the events that are ready; replaces an earlier watch of ``fd``."""
+
+        def unwatch(self, fd: int) -> None:
+            """No more calls for ``fd``."""
+
+        def send(self, header: protocol.Header, payload: bytes = b"") -> None:
+            """A frame to the host."""
+
+        def exited(self, stream: Stream) -> None:
+            """The stream has told its exit; forget it."""
+
 
 _TERMINAL_BACKLOG = 64 * 1024
 """More than what a terminal holds of its program's output, 4 KiB read and 8 KiB on their way on Linux."""
-
-
-class Poller(Protocol):
-    """What a stream needs of the agent's loop."""
-
-    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Call back with the events that are ready; replaces an earlier watch of ``fd``."""
-
-    def unwatch(self, fd: int) -> None:
-        """No more calls for ``fd``."""
-
-    def send(self, header: protocol.Header, payload: bytes = b"") -> None:
-        """A frame to the host."""
-
-    def exited(self, stream: Stream) -> None:
-        """The stream has told its exit; forget it."""
 
 
 class Stream:

@@ -219,7 +219,7 @@ from cloche.guest import spawn
 from cloche.guest.init import restore_signals
 restore_signals()
 argv = ["grep", "SigIgn", "/proc/self/status"]
-program = spawn.Program(argv, {{"PATH": {PATH!r}}}, "/", spawn.User(0, 0, ()), [], False)
+program = spawn.Program(argv, env={{"PATH": {PATH!r}}}, cwd="/", user=spawn.User(0, 0, ()), files=[], terminal=False)
 sys.exit(spawn.Spawner(None).start(program, 1, 0, 1).wait())
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
