@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,6 +172,33 @@ def test_nobody_reads_either_stream(place: Place) -> None:
         os.close(writer)
         os.close(reader)
         assert process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("output", ["plain", "jsonl"])
+def test_a_full_disk_under_the_output_ends_the_run_and_is_told_once(place: Place, output: str) -> None:
+    place.steps(TWO_STEPS)
+    with Path("/dev/full").open("wb") as full:
+        ended = place.run("run", "--output", output, stdout=full)
+    assert ended.code == 1
+    assert ended.stderr.count("cannot write the output: No space left on device") == 1
+    assert "Exception" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "gc"])
+def test_folders_that_cannot_be_used_are_named(place: Place, command: str) -> None:
+    place.steps(TWO_STEPS)
+    ended = place.run(command, env={"XDG_RUNTIME_DIR": "/dev/null/run", "XDG_STATE_HOME": "/dev/null/state"})
+    assert ended.code == 2
+    assert "error: cannot make /dev/null/state/cloche/run" in ended.stderr
+
+
+@pytest.mark.sandbox
+def test_a_folder_for_vms_that_cannot_be_made_is_named(sandbox: Place) -> None:
+    sandbox.steps(TWO_STEPS)
+    ended = sandbox.run("run", env={"XDG_STATE_HOME": "/dev/null/state"})
+    assert ended.code == 3
+    assert "/dev/null/state" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.sandbox

@@ -18,6 +18,9 @@ def main() -> None:
 
         tell_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:  # what this machine refuses where nobody expected it
+        sys.stderr.write(f"error: {error.filename or 'cloche'}: {error.strerror or error}\n")
+        sys.exit(ClocheError.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 

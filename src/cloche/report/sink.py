@@ -17,7 +17,7 @@ class Sink:
     """Writes whole pieces of text and flushes each.
 
     When the reader is gone (a closed pipe or terminal), the rest is dropped quietly: the run goes on.
-    ClocheError when the stream fails otherwise, for example on a full disk.
+    ClocheError when the stream fails otherwise, for example on a full disk; once, then too the rest is dropped.
     """
 
     def __init__(self, stream: TextIO | TextIOBase, encoding: str | None = None) -> None:
@@ -34,13 +34,13 @@ class Sink:
         try:
             self._write(text.encode(self._encoding, SYMBOL_ERRORS))
         except OSError as error:
+            self._gone = True
+            self._drop_what_is_buffered()
             if not isinstance(error, BrokenPipeError) and not self._terminal:
                 raise ClocheError(
                     f"cannot write the output: {error.strerror}",
                     hint="make room, or send the output elsewhere",
                 ) from error
-            self._gone = True
-            self._drop_what_is_buffered()
 
     def _write(self, data: bytes) -> None:
         if self._binary is None:

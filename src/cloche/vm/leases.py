@@ -142,7 +142,7 @@ def collect(directory: Path) -> list[Collected]:
     """End and remove every VM whose owner is dead. Never raises for one of them: see ``problem``."""
     try:
         folders = sorted(entry for entry in directory.iterdir() if entry.is_dir() and not entry.is_symlink())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     found = (_collect(folder) for folder in folders)
     return [collected for collected in found if collected is not None]

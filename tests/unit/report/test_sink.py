@@ -48,8 +48,10 @@ def test_a_closed_pipe_ends_the_output_quietly_and_for_good() -> None:
 
 
 def test_a_full_disk_is_told() -> None:
+    sink = Sink(io.TextIOWrapper(FullDisk(), encoding="utf-8"))  # type: ignore[type-var] # raw on purpose
     with pytest.raises(ClocheError, match="cannot write the output: No space left on device"):
-        Sink(io.TextIOWrapper(FullDisk(), encoding="utf-8")).write("text\n")  # type: ignore[type-var] # raw on purpose
+        sink.write("text\n")
+    sink.write("nobody is told again\n")
 
 
 def test_a_stream_that_takes_little_at_a_time_gets_everything() -> None:
