@@ -12,9 +12,8 @@ from cloche.execution.control import Timing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.execution.conftest import Lab
-
     from cloche.vm.provider import VmSpec
+    from tests.unit.execution.conftest import Lab
 
 
 async def test_the_running_step_is_stopped_and_what_asks_for_it_still_runs(lab: Lab) -> None:

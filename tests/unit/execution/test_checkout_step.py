@@ -12,10 +12,9 @@ from cloche.execution.gitstate import event_from_repository
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.execution.conftest import Lab, Repository
-
     from cloche.vm.fake import Call
     from cloche.vm.guest import ExecSpec
+    from tests.unit.execution.conftest import Lab, Repository
 
 
 async def run(lab: Lab, repository: Repository, steps: str) -> None:

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.unit.execution.conftest import Lab
-
     from cloche.session import Session
+    from tests.unit.execution.conftest import Lab
 
 HELLO = """
     name: hello

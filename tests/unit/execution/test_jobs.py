@@ -17,11 +17,10 @@ from cloche.vm.provider import VmSpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.execution.conftest import Lab
-
     from cloche.events import Conclusion
     from cloche.vm.fake import Call
     from cloche.vm.guest import ExecSpec
+    from tests.unit.execution.conftest import Lab
 
 
 def jobs(lab: Lab) -> dict[str, str]:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
-    from tests.unit.execution.conftest import Lab
 
     from cloche.vm.fake import Call
     from cloche.vm.guest import ExecSpec
+    from tests.unit.execution.conftest import Lab
 
 SECRET = "correct horse battery staple"
 

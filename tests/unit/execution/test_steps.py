@@ -16,9 +16,8 @@ from cloche.vm.guest import ExecSpec, ExitStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.execution.conftest import Lab
-
     from cloche.vm.fake import Call
+    from tests.unit.execution.conftest import Lab
 
 
 async def test_a_failed_step_skips_what_does_not_ask_for_it(lab: Lab) -> None:

@@ -190,7 +190,7 @@ def test_a_program_has_no_descriptor_of_the_agents(job: AgentProcess) -> None:
 
 
 def test_a_terminal(job: AgentProcess) -> None:
-    job.send(script("[ -t 0 ] && stty -echo size; read line; echo got $line", tty=[31, 97]))
+    job.send(script("[ -t 0 ] && stty -echo && stty size; read line; echo got $line", tty=[31, 97]))
     assert job.receive() == ({"t": "data", "s": 1}, b"31 97\r\n")
     job.send({"t": "data", "s": 1}, b"it\n")
     output, status = job.until_exit(1)

@@ -16,9 +16,8 @@ from cloche.report.quiet import Quiet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.report.conftest import Stage, Story
-
     from cloche.report.factory import Output
+    from tests.unit.report.conftest import Stage, Story
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from cloche.events import StepOutput
 from cloche.report.plain import Plain
 
 if TYPE_CHECKING:
-    from tests.unit.report.conftest import Story
-
     from cloche.events import Event
+    from tests.unit.report.conftest import Story
 
 
 FAILING = """\

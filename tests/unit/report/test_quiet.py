@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from cloche.report.quiet import Quiet
 
 if TYPE_CHECKING:
-    from tests.unit.report.conftest import Story
-
     from cloche.events import Event
+    from tests.unit.report.conftest import Story
 
 
 FAILING = """\

@@ -8,10 +8,9 @@ from cloche.report.summary import MAX_ANNOTATIONS, MAX_MARKDOWN, MAX_MESSAGE, MA
 from cloche.report.wording import annotation_tally, evidence, next_step, rows
 
 if TYPE_CHECKING:
-    from tests.unit.report.conftest import Story
-
     from cloche.events import Event
     from cloche.report.summary import RunState
+    from tests.unit.report.conftest import Story
 
 
 def told(*events: Event) -> RunState:
