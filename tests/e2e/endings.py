@@ -6,7 +6,6 @@ What comes after is the same for all: nothing of the run is on the host any more
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -14,8 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cloche.config import data_dir
 from tests.e2e.place import CLOCHE, DEADLINE, Ended, Place, processes, settled
+from tests.e2e.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,18 @@ STEPS = f"""
 - run: echo always; sleep 0.3
   if: always()
 - run: echo never
+"""
+
+DEAF = """\
+import signal, subprocess, sys
+me = sys.argv[1]
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: print(me, signal.Signals(number).name, flush=True))
+if me == "parent":
+    subprocess.Popen([sys.executable, __file__, "child"])
+print(me, "is up", flush=True)
+while True:
+    signal.pause()
 """
 
 ENDINGS: dict[str, dict[str, Ending]] = {"sandbox": {}, "qemu": {}}
@@ -153,16 +167,23 @@ def interrupt_at_step(place: Place, _random: Random) -> None:
 
 @ending()
 def interrupt_of_a_deaf_step(place: Place, _random: Random) -> None:
-    """A step that hears neither SIGINT nor SIGTERM is killed after 7.5 and 2.5 seconds."""
-    place.steps("- name: deaf\n  run: trap '' INT TERM; echo up; while :; do sleep 0.2; done")
+    """Every process of a step gets SIGINT, after 7.5 seconds SIGTERM, and after 2.5 more SIGKILL."""
+    place.write("deaf.py", DEAF)
+    place.steps("- uses: actions/checkout@v4\n- run: exec python3 deaf.py parent")
     with place.events() as running:
-        running.wait_for("step.output", text="up")
-        asked = time.monotonic()
+        for name in ("parent", "child"):
+            running.wait_for("step.output", text=f"{name} is up")
         running.signal(signal.SIGINT)
         ended = running.end()
     assert_interrupted(ended)
-    assert ended.one("step.finished")["exit_code"] == 128 + signal.SIGKILL
-    assert time.monotonic() - asked > 9.9
+    heard = {
+        line: event["at"] for event in ended.of("step.output", step=2) for line in event["text"].split("\n")
+    }
+    assert {"parent SIGINT", "child SIGINT", "parent SIGTERM", "child SIGTERM"} < heard.keys()
+    asked, finished = heard["child SIGINT"], ended.of("step.finished")[-1]
+    assert finished["exit_code"] == 128 + signal.SIGKILL
+    assert heard["child SIGTERM"] - asked == pytest.approx(7.5, abs=2)
+    assert finished["at"] - asked == pytest.approx(10, abs=3)
 
 
 @ending()
@@ -222,17 +243,22 @@ def terminate(place: Place, _random: Random) -> None:
 def hang_up(place: Place, _random: Random) -> None:
     """The terminal goes away: SIGHUP, and nobody to tell anything any more."""
     place.steps("- name: waits\n  run: echo up; sleep 1000")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        ["setsid", "--ctty", CLOCHE, "run", "--vm", place.provider, "--env", f"PLACE={place.folder}"],
-        cwd=place.repository, env={**place.env, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    while b" up\r\n" not in said:
-        said += os.read(ours, 4096)
-    os.close(ours)
-    assert process.wait(DEADLINE) == INTERRUPTED
+    with Terminal(place) as terminal:
+        terminal.wait_for(" up\r\n")
+        terminal.hang_up()
+        assert terminal.process.wait(DEADLINE) == INTERRUPTED
+
+
+@ending()
+def interrupt_at_the_terminal(place: Place, _random: Random) -> None:
+    """Ctrl-C is typed; the terminal is left as it was found."""
+    place.steps("- name: waits\n  run: echo up; sleep 1000")
+    with Terminal(place) as terminal:
+        terminal.wait_for(" up\r\n")
+        terminal.type("\x03")
+        code, said = terminal.end()
+    assert code == INTERRUPTED
+    assert said.count("\x1b[?25l") == said.count("\x1b[?25h"), "the cursor stays hidden"
 
 
 def wait_until_told(running: Running, text: str) -> None:

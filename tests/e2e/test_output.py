@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from cloche.report.jsonl import event_types
 from tests.e2e.place import CLOCHE, DEADLINE, one_job
+from tests.e2e.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.e2e.place import Place
@@ -121,32 +121,14 @@ def test_quiet_does_not_touch_jsonl(place: Place) -> None:
 )
 def test_on_a_terminal(place: Place, env: dict[str, str], *, colour: bool, moves: bool) -> None:
     place.steps(TWO_STEPS)
-    said = on_a_terminal(place, env)
+    with Terminal(place, env=env) as terminal:
+        code, said = terminal.end()
+    assert code == 0
     assert "Test succeeded" in said
     assert bool(COLOUR.search(said)) == colour
     assert (f"{ESCAPE}[?25l" in said) == moves
     assert said.count(f"{ESCAPE}[?25l") == said.count(f"{ESCAPE}[?25h")
     assert "Allocated" not in said
-
-
-def on_a_terminal(place: Place, env: dict[str, str]) -> str:
-    """What ``cloche run`` writes on a terminal of its own."""
-    ours, theirs = pty.openpty()
-    command = ["setsid", "--ctty", CLOCHE, "run", "--vm", place.provider]
-    with subprocess.Popen(
-        command, cwd=place.repository, env={**place.env, **env}, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        said = b""
-        try:
-            while part := os.read(ours, 65536):
-                said += part
-        except OSError:
-            pass  # how a terminal says that nobody is there any more
-        finally:
-            os.close(ours)
-        assert process.wait(DEADLINE) == 0
-    return said.decode()
 
 
 @pytest.mark.parametrize("output", ["plain", "jsonl"])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.gate import Gate
 from tests.e2e.place import command_line, processes
+from tests.e2e.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.e2e.place import Ended, Place
@@ -110,6 +111,19 @@ def test_secrets_from_files(place: Place) -> None:
     assert ended.output().splitlines()[0] == "*** *** "
     assert_hidden(ended, "line one")
     assert_hidden(ended, "line two")
+
+
+def test_a_secret_is_asked_for_on_a_terminal(place: Place) -> None:
+    place.steps(
+        '- run: test "${{ secrets.TOKEN }}" = correct-horse-battery-staple; echo "${{ secrets.TOKEN }}"'
+    )
+    with Terminal(place, "-s", "TOKEN", "--output", "plain") as terminal:
+        terminal.wait_for("value of the secret TOKEN: ")
+        terminal.type(f"{SECRET}\n")
+        code, said = terminal.end()
+    assert code == 0
+    assert MASK in said
+    assert SECRET not in said
 
 
 def test_a_mask_that_a_step_adds_holds_from_then_on(place: Place) -> None:
