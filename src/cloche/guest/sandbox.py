@@ -78,9 +78,9 @@ def _as_root(plan: Plan) -> NoReturn:
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     entered, enter = os.pipe()
     go, ready = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        linux.die_with_parent(signal.SIGKILL)
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
         os.write(enter, b".")
         os.close(ready)
@@ -88,6 +88,9 @@ def _as_root(plan: Plan) -> NoReturn:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             os.setgroups([])
+            linux.die_with_parent(signal.SIGKILL)  # which becoming another user would have undone
+            if os.getppid() != parent:
+                os._exit(1)
             _inside(plan, f"{_STAGE}/lower", f"{_STAGE}/jobs", single_user=False)
         os._exit(1)
     os.close(enter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import socket
 import sys
@@ -35,6 +36,7 @@ _END_DEADLINE = 5.0
 _SOURCE = Path(__file__).parent.parent.parent.parent
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cloche.guest.sandbox import main; main()"
 _NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
+_USER_NOTE = "sandbox: started without root, so everybody in it is one user, its root; sudo changes nothing"
 _SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
 _NETWORK_NOTE = "sandbox: the workflow shares this machine's network; --network none gives it none"
 
@@ -85,7 +87,12 @@ class SandboxProvider:
     @property
     def notes(self) -> tuple[str, ...]:
         """That there is no VM, and what that means."""
-        return (_NOTE, _NETWORK_NOTE) if self._shares_network else (_NOTE,)
+        notes = [_NOTE]
+        if self._shares_network:
+            notes.append(_NETWORK_NOTE)
+        if os.geteuid() != 0:
+            notes.append(_USER_NOTE)
+        return tuple(notes)
 
     async def allocate(self, spec: VmSpec) -> Allocation:
         """See VmProvider."""
