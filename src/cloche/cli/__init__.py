@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import gc as garbage  # `gc` is the command of that name, once it is imported
 import os
 import sys
 
@@ -14,7 +14,7 @@ _NEW_OBJECTS = 100_000
 
 def main() -> None:
     """Run the command line and end the process with Cloche's exit codes (docs/cli.md)."""
-    gc.set_threshold(_NEW_OBJECTS)
+    garbage.set_threshold(_NEW_OBJECTS)
     _open_missing_streams()
     try:
         sys.exit(_call())
@@ -29,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        gc.freeze()  # else Python searches all that was imported once more as it ends, for a sixth of a run's CPU
+        garbage.freeze()  # else Python searches all that was imported once more as it ends, for a sixth of a run's CPU
 
 
 def _call() -> int:
