@@ -44,6 +44,7 @@ def record(
 
 
 def _make(cls: type[T], *, frozen: bool, kw_only: bool, eq: bool) -> type[T]:
+    cls.__doc__ = cls.__doc__ or cls.__name__  # where there is none, dataclass would spell out a signature
     make = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)
     kind: Any = make(cls)
     kind.__record_fields__ = {field.name: field for field in dataclasses.fields(kind)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ class Summary:
 class CommandFiles:
     """The files of one step, fresh for it. ``paths`` maps their names in the ``github`` context to paths."""
 
-    paths: Mapping[str, str] = field(default_factory=lambda: _paths(secrets.token_hex(16)))
+    paths: Mapping[str, str] = field(default_factory=lambda: _paths(os.urandom(16).hex()))
 
     def context(self) -> dict[str, Value]:
         """Return the files' entries of the ``github`` context, which become ``GITHUB_ENV`` and so on."""

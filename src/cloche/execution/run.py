@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def new_run_id() -> str:
     """Return an id no other run has: ``run-`` and 12 hexadecimal digits."""
-    return f"run-{secrets.token_hex(6)}"
+    return f"run-{os.urandom(6).hex()}"
 
 
 @record(frozen=False)

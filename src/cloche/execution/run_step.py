@@ -6,8 +6,8 @@ https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-synt
 from __future__ import annotations
 
 import asyncio
+import os
 import posixpath
-import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ async def _shell(scope: StepScope) -> Shell:
 
 
 def _spec(scope: StepScope, shell: Shell, script: str, files: CommandFiles) -> ExecSpec:
-    path = f"{TEMP}/{secrets.token_hex(16)}{shell.extension}"
+    path = f"{TEMP}/{os.urandom(16).hex()}{shell.extension}"
     try:
         argv = shell.argv(path)
     except ShellError as error:

@@ -21,17 +21,16 @@ WHITE_SPACE = (
 """What .NET holds to be white space (Python would add four separators). Good inside a character class."""
 
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+")
-_HEXADECIMAL = re.compile(r"0x(?=[0-9a-fA-F])0*+(?:[1-9a-fA-F][0-9a-fA-F]{0,7})?")
-_OCTAL = re.compile(r"0o(?=[0-7])0*+(?:[1-3][0-7]{10}|[1-7][0-7]{0,9})?")
+# Compiled where they are first needed, which is rare.
+_HEXADECIMAL = r"0x(?=[0-9a-fA-F])0*+(?:[1-9a-fA-F][0-9a-fA-F]{0,7})?"
+_OCTAL = r"0o(?=[0-7])0*+(?:[1-3][0-7]{10}|[1-7][0-7]{0,9})?"
 _INFINITE = {"infinity": math.inf, "+infinity": math.inf, "-infinity": -math.inf}
 _LONGEST_WORD = len("-infinity")
 
 # .NET's ordinal comparison gives these no upper case: dotless i and long s.
 _CASELESS = "\u0131\u017f"
 # All characters whose upper case is longer than one character are among these.
-_UNEVEN_CASE = re.compile(
-    rf"[{_CASELESS}\xdf\u0149\u01f0\u0390\u03b0\u0587\u1e96-\u1e9a\u1f50-\u1fff\ufb00-\ufb17]"
-)
+_UNEVEN_CASE = rf"[{_CASELESS}\xdf\u0149\u01f0\u0390\u03b0\u0587\u1e96-\u1e9a\u1f50-\u1fff\ufb00-\ufb17]"
 
 
 class CaseSensitiveDict(dict[str, Value]):
@@ -113,9 +112,9 @@ def parse_number(text: str) -> float:
         return 0.0
     if _DECIMAL.fullmatch(text):
         return float(text)
-    if _HEXADECIMAL.fullmatch(text):
+    if re.fullmatch(_HEXADECIMAL, text):
         return _signed_32_bits(int(text, 0))
-    if _OCTAL.fullmatch(text):
+    if re.fullmatch(_OCTAL, text):
         return _signed_32_bits(int(text, 0))
     return _INFINITE.get(text.lower(), math.nan) if len(text) <= _LONGEST_WORD else math.nan
 
@@ -172,7 +171,7 @@ def _units(text: str) -> bytes:
 
 def fold(text: str) -> str:
     """``text`` so that two texts which differ in case only become equal; its length stays the same."""
-    if text.isascii() or not _UNEVEN_CASE.search(text):
+    if text.isascii() or not re.search(_UNEVEN_CASE, text):
         return text.upper()
     return text.translate({ord(character): _upper(character) for character in set(text)})
 

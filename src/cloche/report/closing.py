@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloche.report import wording
-from cloche.report.markdown import from_html
 from cloche.report.text import cells, duration, lines_of, padded
 
 if TYPE_CHECKING:
@@ -40,12 +39,16 @@ def _cut(name: str) -> str:
 
 
 def _step_summaries(run: RunState) -> list[str]:
+    with_summary = [(job, step) for job, step in run.steps() if step.markdown.strip()]
     return [
-        f"Summary of {wording.step_label(job, step)}\n"
-        f"{_block(lines_of(from_html(step.markdown), limit=_SUMMARY_LINES))}"
-        for job, step in run.steps()
-        if step.markdown.strip()
+        f"Summary of {wording.step_label(job, step)}\n{_summary(step.markdown)}" for job, step in with_summary
     ]
+
+
+def _summary(markdown: str) -> str:
+    from cloche.report.markdown import from_html  # few runs have summaries
+
+    return _block(lines_of(from_html(markdown), limit=_SUMMARY_LINES))
 
 
 def annotation_lines(run: RunState) -> str:

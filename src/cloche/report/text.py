@@ -27,10 +27,9 @@ _REST = (
     r"|(?:(?<=\x1b)\[|(?<=\x9b))[0-?]*+[ -/]*+[@-~]"  # CSI
     r"|(?<=\x1b)[ -/]*+[0-~])?"  # the short escapes
 )
-_SEQUENCE = re.compile(f"[{_CONTROLS}{_REORDERING}]{_REST}")
-_SEQUENCE_BUT_SGR = re.compile(
-    rf"[{_CONTROLS}{_REORDERING}](?!(?<=\x1b)\[[0-9;:]{{0,64}}m){_REST}",
-)
+# Compiled when first needed: most output has nothing of the kind.
+_SEQUENCE = f"[{_CONTROLS}{_REORDERING}]{_REST}"
+_SEQUENCE_BUT_SGR = rf"[{_CONTROLS}{_REORDERING}](?!(?<=\x1b)\[[0-9;:]{{0,64}}m){_REST}"
 _BREAKS = re.compile(r"[\s\u2028\u2029]+")
 
 _SECOND = 1000
@@ -68,8 +67,8 @@ def visible(text: str, *, colour: bool = False) -> str:
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     if not colour:
-        return _SEQUENCE.sub("", text)
-    text = _SEQUENCE_BUT_SGR.sub("", text)
+        return re.sub(_SEQUENCE, "", text)
+    text = re.sub(_SEQUENCE_BUT_SGR, "", text)
     if "\x1b" not in text:
         return text
     return "\n".join(line + RESET if "\x1b" in line else line for line in text.split("\n"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import secrets
+import os
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -91,4 +91,4 @@ class Session:
 
 def new_session_id() -> str:
     """Return an id no other session of this machine has: ``sess-`` and 12 hexadecimal digits."""
-    return f"sess-{secrets.token_hex(6)}"
+    return f"sess-{os.urandom(6).hex()}"

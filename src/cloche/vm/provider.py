@@ -5,7 +5,7 @@ Concrete providers live in the folders beside this file; only the composition ro
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from cloche.records import record
@@ -84,4 +84,4 @@ class VmProvider(Protocol):
 
 def new_vm_id() -> str:
     """An id no other VM of this machine has."""
-    return f"vm-{secrets.token_hex(6)}"
+    return f"vm-{os.urandom(6).hex()}"

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import socket
 import sys
 import time
@@ -119,7 +118,7 @@ class SandboxProvider:
         try:
             hello = await vm.guest.connect(START_DEADLINE)
             await vm.guest.adopt(
-                hello, hostname=vm_id, machine_id=secrets.token_hex(16), entropy=b"", env=image.env
+                hello, hostname=vm_id, machine_id=os.urandom(16).hex(), entropy=b"", env=image.env
             )
         except BaseException as error:
             await finish(vm.destroy())
