@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 _ROOT = "/sys/fs/cgroup"
 _CONTROLLERS = "+cpu +memory +pids"
+_KEPT_FREE = 64 * 1024 * 1024
+"""Bytes for the agent and the kernel that no job gets."""
+_PROCESS = 512 * 1024
+"""Bytes of the guest's memory for each process of a job: what a forked shell takes."""
 _FREEZE_DEADLINE = 0.2  # seconds
 _PAUSE = 0.001
 
@@ -54,9 +58,13 @@ class JobGroup:
         _write(f"{self.path}/init/cgroup.procs", "0")
 
     def limit(self, memory: int | None, pids: int | None) -> None:
-        """Bound the whole job: bytes of memory, number of processes."""
-        _write(f"{self.path}/memory.max", str(memory) if memory else "max")
-        _write(f"{self.path}/pids.max", str(pids) if pids else "max")
+        """Bound the whole job: bytes of memory, number of processes; without a number, by what the guest has.
+
+        Either bound is there to be met by the job's own programs before the guest as a whole comes to a stop.
+        """
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        _write(f"{self.path}/memory.max", str(memory or total - min(_KEPT_FREE, total // 8)))
+        _write(f"{self.path}/pids.max", str(pids or total // _PROCESS))
 
     def oom_kills(self) -> int:
         """How many of the job's processes the kernel has killed for memory."""
