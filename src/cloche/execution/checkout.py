@@ -119,7 +119,7 @@ async def _plan(spec: CheckoutSpec, clone: Path) -> Iterable[_Entry]:
         async with asyncio.TaskGroup() as group:
             files = group.create_task(_listed(spec))
             group.create_task(_make_clone(spec, clone, has_commit=found.returncode == 0))
-    except* CheckoutError as failures:
+    except BaseExceptionGroup as failures:  # not except*: before Python 3.11.4 it wraps what is raised in it
         raise failures.exceptions[0] from None
     return [*files.result(), *_walk(clone / ".git", ".git")]
 

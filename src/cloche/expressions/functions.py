@@ -94,7 +94,7 @@ class _Place(NamedTuple):
 _FORMAT_PIECE = re.compile(
     r"""(?P<text>[^{}]++)
     |(?P<brace>\{\{|\}\})
-    |\{(?P<index>[0-9]++)(?::(?P<specifiers>(?:\}\}|[^}])*+))?\}""",
+    |\{(?P<index>[0-9]++)(?::(?P<specifiers>(?:\}\}|[^}])*))?\}""",
     re.VERBOSE,
 )
 _MOST_DIGITS = len(str(MAX_ARGUMENTS))

@@ -127,7 +127,7 @@ def _merged(pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
 _STANDARD = json.JSONDecoder(parse_int=float, strict=False, object_pairs_hook=_merged)
 # An escaped half of a surrogate pair; only the lenient reader checks for the other half.
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _nests_too_deep(text: str) -> bool:
@@ -142,10 +142,10 @@ def _nests_too_deep(text: str) -> bool:
 
 
 _END_OF_WORD = rf"(?=[,}}\])/{WHITE_SPACE}]|\Z)"
-_BLANK = re.compile(rf"(?:[{WHITE_SPACE}]++|/\*.*?\*/|//[^\r\n]*+)*+", re.DOTALL)
+_BLANK = re.compile(rf"(?:[{WHITE_SPACE}]++|/\*.*?\*/|//[^\r\n]*+)*", re.DOTALL)
 _WORD = re.compile(rf"(?:true|false|null|undefined|NaN|-?Infinity){_END_OF_WORD}")
 _NUMBER = re.compile(rf"[-.0-9][-+a-fA-FxX.0-9]*+{_END_OF_WORD}")
-_STRING = re.compile(r"""(?P<quote>["'])(?:[^"'\\]++|\\.|(?!(?P=quote))["'])*+(?P=quote)""", re.DOTALL)
+_STRING = re.compile(r"""(?P<quote>["'])(?:[^"'\\]++|\\.|(?!(?P=quote))["'])*(?P=quote)""", re.DOTALL)
 _ESCAPE = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
 _NAME = re.compile(r"[\w$]++")
 

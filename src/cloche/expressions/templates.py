@@ -28,7 +28,7 @@ _OPEN = "${{"
 # One expression more than format can take: no need to look at the rest of a text that is refused anyway.
 _MOST_PARTS = 2 * MAX_ARGUMENTS + 1
 # Up to the first "}}" that is not in a quoted string.
-_INSIDE = re.compile(r"((?:[^'}]++|'[^']*+'|\}(?!\}))*+)\}\}")
+_INSIDE = re.compile(r"((?:[^'}]++|'[^']*+'|\}(?!\}))*)\}\}")
 
 
 _NOT_CLOSED = (

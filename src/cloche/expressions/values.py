@@ -20,7 +20,7 @@ WHITE_SPACE = (
 )
 """What .NET holds to be white space (Python would add four separators). Good inside a character class."""
 
-_DECIMAL = re.compile(r"[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+")
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?")
 # Compiled where they are first needed, which is rare.
 _HEXADECIMAL = r"0x(?=[0-9a-fA-F])0*+(?:[1-9a-fA-F][0-9a-fA-F]{0,7})?"
 _OCTAL = r"0o(?=[0-7])0*+(?:[1-3][0-7]{10}|[1-7][0-7]{0,9})?"

@@ -96,7 +96,7 @@ touch 'a b'; for f in *; do echo "<$f>"; done; rm a*; ls
 mkdir d; touch d/x d/y; echo d/*; echo */x; echo d/[!x]
 [ a = a ]; echo $?; [ a != a ]; echo $?; [ 3 -gt 2 ]; echo $?
 [ -z "" ] && [ -n x ] && [ ! -f nofile ] && echo ok
-test -d / && test ! -e /nonexistent && echo ok
+test -d / && test ! -e /no/such/folder && echo ok
 [ x ]; echo $?; [ ]; echo $?; [ "" ]; echo $?; [ ! "" ]; echo $?; [ ! ]; echo $?
 [ a = 2>/dev/null; echo $?; [ 1 -eq x ] 2>/dev/null; echo $?
 set -e; echo a; false; echo b
@@ -134,7 +134,7 @@ export A=1; B=2; sh -c 'echo "$A[$B]"'; B=3 sh -c 'echo $B'; echo $B
 export X; X=5; sh -c 'echo $X'; unset X; sh -c 'echo "[$X]"'
 export 1x=2 2>/dev/null; echo $?
 cd /tmp && pwd; cd /; echo $PWD
-cd /nonexistent 2>/dev/null; echo $?
+cd /no/such/folder 2>/dev/null; echo $?
 cd; [ "$PWD" = "$HOME" ] && echo home
 trap 'echo bye' EXIT; echo hi
 trap 'echo bye $?' EXIT; exit 3
