@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# What the end-to-end tests share asserts too, and is to say as much as they do.
+pytest.register_assert_rewrite("tests.e2e")
+
 # Examples have no deadline of their own: a busy machine is no failure, and pytest-timeout ends what hangs.
 settings.register_profile("local", deadline=None)
 # The same few examples each time: a check of somebody's change is not the place to find something new.

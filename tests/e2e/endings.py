@@ -47,14 +47,13 @@ STEPS = f"""
 
 DEAF = """\
 import signal, subprocess, sys
-me = sys.argv[1]
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: print(me, signal.Signals(number).name, flush=True))
+me, numbers = sys.argv[1], {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 if me == "parent":
-    subprocess.Popen([sys.executable, __file__, "child"])
+    child = subprocess.Popen([sys.executable, __file__, "child"])
 print(me, "is up", flush=True)
 while True:
-    signal.pause()
+    print(me, signal.Signals(signal.sigwait(numbers)).name, flush=True)
 """
 
 ENDINGS: dict[str, dict[str, Ending]] = {"sandbox": {}, "qemu": {}}
@@ -116,9 +115,8 @@ def job_timeout(place: Place, _random: Random) -> None:
 @ending()
 def processes_left_behind(place: Place, _random: Random) -> None:
     """A step's background processes, deaf to everything, end with the job."""
-    place.steps(
-        "- run: |\n    trap '' INT TERM HUP\n    setsid sleep 1000 & (sleep 1000 &) ; nohup sleep 1000 &"
-    )
+    left = "setsid sleep 1000 & (sleep 1000 &) ; nohup sleep 1000 & sudo setsid sleep 1000 &"
+    place.steps(f"- run: |\n    trap '' INT TERM HUP\n    {left}")
     ended = place.run("run", "--output", "jsonl")
     assert (ended.code, ended.conclusion) == (SUCCESS, "success")
 
@@ -214,6 +212,20 @@ def interrupt_twice(place: Place, _random: Random) -> None:
     assert_interrupted(ended)
     assert time.monotonic() - asked < 5
     assert "a\n" not in ended.output()
+
+
+@ending()
+def interrupt_of_several(place: Place, _random: Random) -> None:
+    """One Ctrl-C is for all runs of a command; a third that waits for a place never begins."""
+    for name in ("one", "two", "three"):
+        place.steps(STEP, name=f"{name}.yml")
+    with place.events(env={"CLOCHE_SESSION_MAX_CONCURRENT": "2"}) as running:
+        for _ in range(2):
+            running.wait_for("step.output", text="up")
+        running.signal(signal.SIGINT)
+        ended = running.end()
+    assert ended.code == INTERRUPTED
+    assert [event["conclusion"] for event in ended.of("run.finished")] == ["cancelled"] * 2
 
 
 @ending()

@@ -236,7 +236,14 @@ def test_the_command_lines_five_steps_in_one_vm(place: Place) -> None:
     steps = ended.of("step.finished")
     assert [step["vm_id"] for step in steps] == [session["vm_id"]] * 5
     assert [step["boot_id"] for step in steps] == [session["boot_id"]] * 5 == ended.output().split()
-    assert ended.stderr.count("Allocated VM") == 1
+    logged = [line.partition(" INFO ")[2] for line in ended.stderr.splitlines() if " INFO " in line]
+    assert re.fullmatch(
+        rf"Allocated VM {session['vm_id']} in [\d.]+ m?s for session {session['session_id']}", logged[0]
+    )
+    assert logged[1] == f"Starting workflow 'Test' for session {session['session_id']}"
+    assert [line.partition(":")[0] for line in logged[2:7]] == [f"Executing step {n}/5" for n in range(1, 6)]
+    assert re.fullmatch(r"Workflow 'Test' completed successfully in \d+ms", logged[7])
+    assert logged[8:] == [f"Released session {session['session_id']} with VM {session['vm_id']}"]
     assert ended.one("session.released")["vm_id"] == session["vm_id"]
 
 
