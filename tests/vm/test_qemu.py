@@ -24,9 +24,10 @@ import pytest
 import pytest_asyncio
 
 from cloche.config import data_dir
-from cloche.errors import GuestError, GuestLost
+from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.image.store import ImageStore
 from cloche.vm import agent_archive
+from cloche.vm.channel import Deadlines
 from cloche.vm.guest import ExecSpec, ExitStatus, JobRootSpec
 from cloche.vm.provider import GIB, MIB, VmSpec
 from cloche.vm.qemu.provider import QemuProvider, QemuVm
@@ -183,6 +184,19 @@ async def test_a_guest_that_panics_is_lost_at_once(vm: QemuVm) -> None:
                 await process.wait()
 
 
+async def test_a_guest_that_hangs_is_told_and_can_be_released(provider: QemuProvider, vm: QemuVm) -> None:
+    vm.guest.deadlines = Deadlines(beat=0.1, pulse=2)
+    async with a_job(vm) as root:
+        process = await start(root, "echo up; sleep 1000")
+        assert await line(process) == "up"
+        os.kill(vm.process.pid, signal.SIGSTOP)
+        with pytest.raises(GuestTimeout, match="hangs"):
+            async with asyncio.timeout(DEADLINE):
+                await process.wait()
+    await provider.release(vm)
+    assert vm.process.child.ended
+
+
 OWNER = """
 import asyncio, sys
 from pathlib import Path
@@ -297,6 +311,12 @@ async def test_killing_a_program_that_is_just_being_started(vm: QemuVm) -> None:
             async with asyncio.timeout(DEADLINE):
                 assert (await process.wait()).signal == signal.SIGKILL
         assert (await run(root, "echo fine"))[0] == "fine\n"
+
+
+async def test_nothing_that_the_agent_ignores_is_ignored_by_programs(vm: QemuVm) -> None:
+    async with a_job(vm) as root:
+        output, _ = await run(root, "grep -E 'Sig(Ign|Blk)' /proc/self/status; ls /proc/self/fd | wc -l")
+        assert output.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16, "4"]
 
 
 async def archive(content: bytes) -> AsyncIterator[bytes]:
@@ -443,6 +463,9 @@ async def test_a_full_disk_is_an_error_of_the_step(vm: QemuVm) -> None:
         with pytest.raises(GuestError, match="big: No space left on device"):
             await root.put("/tmp", archive(bytes(100_000)))
         assert (await run(root, "echo fine"))[0] == "fine\n"
+        for _ in range(4):  # of which some were made before
+            with pytest.raises(GuestError, match="No space left on device"):
+                await vm.guest.open_job(JobRootSpec("another"))
     assert await vm.guest.ping() < DEADLINE
 
 

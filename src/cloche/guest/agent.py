@@ -317,8 +317,7 @@ class Agent:
     def _job_says(self, job: Job, header: protocol.Header, payload: bytes) -> None:
         kind = header["t"]
         if kind == "assigned" and job.assigned is not None:
-            self._reply(job.assigned, {})
-            job.assigned = None
+            self._assigned(job, job.assigned, header)
             return
         stream = job.streams.get(protocol.whole(header, "s", default=0))
         if kind == "terminal" and job.link.fds:
@@ -331,6 +330,15 @@ class Agent:
             job.files.setdefault(stream.number, []).append((header, payload))
         elif kind == "exit" and stream is not None:
             self._job_exit(job, stream, header)
+
+    def _assigned(self, job: Job, request: int, header: protocol.Header) -> None:
+        job.assigned = None
+        if "error" not in header:
+            self._reply(request, {})
+            return
+        self._reply(request, {"error": str(header["error"])[:_MAX_ERROR]})
+        self._jobs.pop(job.name, None)
+        self._end(job, None)
 
     def _job_exit(self, job: Job, stream: Stream, header: protocol.Header) -> None:
         if self._adopted:  # before the guest is its own, reading would make the boot id of all its copies

@@ -80,11 +80,15 @@ class Init:
     def _assign(self, header: protocol.Header) -> None:
         """The job gets its names. An image's own files may be links elsewhere; they are replaced, not followed."""
         hostname = str(header["hostname"])
-        socket.sethostname(hostname)
-        _replace("/etc/hostname", f"{hostname}\n")
-        _replace("/etc/hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")
-        _replace("/etc/machine-id", f"{header['machine_id']}\n")
-        self._link.send({"t": "assigned"})
+        try:
+            socket.sethostname(hostname)
+            _replace("/etc/hostname", f"{hostname}\n")
+            _replace("/etc/hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")
+            _replace("/etc/machine-id", f"{header['machine_id']}\n")
+        except OSError as error:
+            self._link.send({"t": "assigned", "error": f"the job's root could not be named: {error}"})
+        else:
+            self._link.send({"t": "assigned"})
 
     def _exec(self, header: protocol.Header, payload: bytes) -> None:
         number = protocol.whole(header, "s")

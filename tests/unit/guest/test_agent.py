@@ -274,6 +274,21 @@ def test_a_root_whose_init_dies_takes_its_programs_along_and_no_other(job: Agent
     assert job.until_exit(3)[0] == b"fine\n"
 
 
+def test_a_root_that_cannot_take_its_name_is_an_error_and_gone(start_agent: StartAgent) -> None:
+    def serve(end: socket.socket) -> NoReturn:
+        end.recv(1 << 20)
+        end.sendall(protocol.encode({"t": "assigned", "error": "disk full"}))
+        end.recv(1)
+        os._exit(0)
+
+    agent = start_agent(serve=serve)
+    answer = agent.request({"t": "job.open", "job": "j", "hostname": "h"})
+    assert answer["error"] == "disk full"
+    agent.send(script("true"))
+    assert agent.until_exit(1)[1]["error"] == "there is no job root 'j'"
+    wait_until(lambda: agent.silence() == [] and agent.children() == [])
+
+
 def test_a_root_that_dies_while_it_is_opened_is_an_error(start_agent: StartAgent) -> None:
     agent = start_agent(serve=lambda _end: os._exit(1))
     answer = agent.request({"t": "job.open", "job": "j", "hostname": "h"})
