@@ -32,19 +32,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     for report in [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]:
-        path, line, message = _crash(report)
-        if path.is_relative_to(config.rootpath):
-            path = path.relative_to(config.rootpath)
+        path, line, message = _failure(report, config.rootpath)
         place = f"file={_escaped(path)},line={line},title={_escaped(report.nodeid)}"
         terminalreporter.write_line(f"::error {place}::{_escaped(message, but='')}")
 
 
-def _crash(report: pytest.TestReport | pytest.CollectReport) -> tuple[Path, int, str]:
-    """Return where a report's failure happened, and what it says; for a broken file, its first line."""
+def _failure(report: pytest.TestReport | pytest.CollectReport, root: Path) -> tuple[Path, int, str]:
+    """Return what failed where: the line that raised if it is below ``root``, else the test."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is None:
-        return Path(report.nodeid.partition("::")[0]), 1, report.longreprtext
-    return Path(crash.path), crash.lineno, crash.message
+    message = crash.message if crash else report.longreprtext
+    if crash and Path(crash.path).is_relative_to(root):
+        return Path(crash.path).relative_to(root), crash.lineno, message
+    path, line, _ = report.location or (report.nodeid, 0, "")
+    return Path(path), (line or 0) + 1, message
 
 
 def _escaped(text: object, but: str = ":,") -> str:

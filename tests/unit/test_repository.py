@@ -132,10 +132,12 @@ def test_failures_are_annotated_with_file_and_line(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_bad.py").write_text("def test_it():\n    x = 1\n    assert x == 2, 'two: 100%'\n")
     (tmp_path / "test_broken.py").write_text("def test_it(:\n")
+    (tmp_path / "test_deep.py").write_text("import json\n\n\ndef test_it():\n    json.loads('{')\n")
     pytest_here = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path)
     result = run(*pytest_here, "--continue-on-collection-errors", cwd=tmp_path, GITHUB_ACTIONS="true")
-    failed, broken = sorted(line for line in result.stdout.splitlines() if line.startswith("::"))
+    failed, broken, deep = sorted(line for line in result.stdout.splitlines() if line.startswith("::"))
     assert failed.startswith("::error file=test_bad.py,line=3,title=test_bad.py%3A%3Atest_it::")
     assert "two: 100%25%0A" in failed
     assert broken.startswith("::error file=test_broken.py,line=1,")
+    assert deep.startswith("::error file=test_deep.py,line=4,"), "the test, not the standard library"
     assert "::error" not in run(*pytest_here, cwd=tmp_path, GITHUB_ACTIONS="").stdout
