@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from cloche.config import data_dir, sessions_dir, vms_dir
 from cloche.errors import UsageError
-from cloche.image.store import ImageStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from cloche.config import Settings
     from cloche.session import SessionManager
@@ -19,11 +19,23 @@ PROVIDER_ENTRY_POINTS = "cloche.providers"
 """Other packages add providers under this entry point group: a name, and a function of settings and notes."""
 
 
+def start_early(provider: str | None) -> AbstractContextManager[None]:
+    """Start what this provider can start while the rest is imported; who leaves without a VM ends it."""
+    if provider == "sandbox":
+        from cloche.vm.sandbox.agent import started_early
+
+        return started_early()
+    return nullcontext()
+
+
 def make_provider(name: str, note: Callable[[str], None]) -> VmProvider:
     """Make the provider of this name; ``auto`` is QEMU, by KVM where it really runs a guest.
 
     UsageError for an unknown name, ProviderError where the provider's program is missing.
     """
+    from cloche.config import data_dir, vms_dir
+    from cloche.image.store import ImageStore
+
     if name in ("auto", "qemu"):
         from cloche.vm.qemu.provider import QemuProvider
 
@@ -50,6 +62,7 @@ def _from_entry_point(name: str, note: Callable[[str], None]) -> VmProvider:
 
 def make_sessions(settings: Settings, provider: VmProvider) -> SessionManager:
     """Wire the session manager: its pool, and the count of this user's sessions on this machine."""
+    from cloche.config import sessions_dir
     from cloche.pool import VmPool
     from cloche.session import SessionManager, SessionRegistry
 

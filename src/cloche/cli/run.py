@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloche.cli.compose import start_early
 from cloche.errors import UsageError
 from cloche.records import record
 
@@ -130,9 +131,6 @@ def run(
     Ends with 0 (success), 1 (a workflow failed), 2 (a workflow or the command line is wrong), 3 (no VM could be
     had) or 130 (interrupted).
     """
-    _import_asyncio()
-    from cloche.cli.running import run_workflows
-
     flags = {
         "vm.provider": provider,
         "vm.cpus": cpus,
@@ -160,7 +158,11 @@ def run(
         quiet=quiet,
         verbose=verbose,
     )
-    sys.exit(run_workflows(options, read_secrets(secrets, secret_file)))
+    with start_early(provider):
+        _import_asyncio()
+        from cloche.cli.running import run_workflows
+
+        sys.exit(run_workflows(options, read_secrets(secrets, secret_file)))
 
 
 def _import_asyncio() -> None:

@@ -32,7 +32,7 @@ _MAX_NPROC = 4096
 
 
 class Plan:
-    """What the host asks for: paths on the host, the network, the identity shown."""
+    """What the host asks for: paths on the host, the network, the identity shown. ``channel`` is a descriptor."""
 
     def __init__(
         self, *, channel: int, lower: str, jobs: str, network: str, boot_id: str, resolv_conf: str
@@ -60,8 +60,11 @@ class Identity:
 
 
 def main() -> None:
-    """Never returns; what goes wrong is said in one line on standard error."""
-    plan = Plan(**json.loads(sys.argv[1]))
+    """Wait to be told of a sandbox, and be it. Never returns; what goes wrong is a line on standard error."""
+    told = sys.stdin.read()
+    if not told:
+        os._exit(0)  # started early, and no sandbox was wanted after all
+    plan = Plan(channel=int(sys.argv[1]), **json.loads(told))
     try:
         if os.geteuid() == 0:
             _as_root(plan)

@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from cloche.errors import ProviderError
+from cloche.vm.starting import start_watched
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
 _SAID = 16 * 1024
 _READ = 4096
 _MAX_PIPE = 1024 * 1024
 """Bytes that a pipe holds at most (pipe(7)); 64 KiB unless somebody changed it."""
-_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
 class Child:
@@ -34,24 +33,8 @@ class Child:
 
     @classmethod
     def start(cls, argv: Sequence[str], pass_fds: Sequence[int] = ()) -> Self:
-        """Start ``argv`` with an empty input and no output. ProviderError if that cannot be done here.
-
-        setpriv(1) asks the kernel for our death to be its death; doing so between fork and exec here would
-        cost Python its fast way of starting programs. The shell then sees whether we died before that.
-        """
-        watched = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _UNLESS_ORPHANED, str(os.getpid())]
-        try:
-            process = subprocess.Popen(
-                [*watched, *argv],
-                pass_fds=pass_fds,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise ProviderError("setpriv is not installed", hint="apt-get install util-linux") from None
-        return cls(process)
+        """Start ``argv`` with an empty input and no output. ProviderError if that cannot be done here."""
+        return cls(start_watched(argv, pass_fds))
 
     @property
     def pid(self) -> int:

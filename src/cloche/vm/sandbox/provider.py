@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import socket
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -23,8 +20,11 @@ from cloche.vm.channel import AgentClient
 from cloche.vm.child import Child
 from cloche.vm.leases import Lease
 from cloche.vm.provider import Allocation, VmSpec, new_vm_id
+from cloche.vm.sandbox import agent
 
 if TYPE_CHECKING:
+    import socket
+
     from cloche.image.model import Image
     from cloche.image.store import ImageStore
     from cloche.vm.provider import Vm
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 START_DEADLINE = 30.0
 """Seconds for the agent's first word; 0.1 on an idle machine."""
 _END_DEADLINE = 5.0
-_SOURCE = Path(__file__).parent.parent.parent.parent
-_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from cloche.guest.sandbox import main; main()"
 _NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
 _USER_NOTE = "sandbox: started without root, so everybody in it is one user, its root; sudo changes nothing"
 _SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
@@ -159,19 +157,17 @@ def _start_agent(folder: Path, image: Image, spec: VmSpec) -> tuple[Child, socke
     """Start the sandbox's first process; our end of its channel."""
     jobs = folder / "jobs"
     jobs.mkdir(mode=0o755)
-    ours, theirs = socket.socketpair()
     plan = {
-        "channel": theirs.fileno(),
         "lower": str(image.tree),
         "jobs": str(jobs),
         "network": spec.network,
         "boot_id": str(uuid.uuid4()),
         "resolv_conf": _resolv_conf() if spec.network == "user" else "",
     }
-    argv = [sys.executable, "-I", "-S", "-c", _MAIN, str(_SOURCE), json.dumps(plan)]
-    with theirs:
-        try:
-            return Child.start(argv, [theirs.fileno()]), ours
-        except BaseException:
-            ours.close()
-            raise
+    started = agent.take()
+    try:
+        started.become(plan)
+        return Child(started.process), started.channel
+    except BaseException:
+        started.end()
+        raise
