@@ -52,19 +52,20 @@ def _send(pids: set[int], number: int) -> None:
 
 
 def descendants(root: int) -> set[int]:
-    """``root`` and everything below it."""
+    """``root``, everything below it, and what its session holds besides, whose parents may have ended."""
     return set(_tree(root))
 
 
 def _tree(root: int) -> dict[int, bytes]:
-    """``root`` and everything below it, and their states."""
+    """Those processes, and their states."""
     children: dict[int, list[int]] = {}
     states: dict[int, bytes] = {}
     for entry in os.listdir("/proc"):
         status = _status(entry) if entry.isdecimal() else None
         if status is not None:
-            states[int(entry)], parent = status
-            children.setdefault(parent, []).append(int(entry))
+            pid = int(entry)
+            states[pid], parent, session = status
+            children.setdefault(root if session == root else parent, []).append(pid)
     found, queue = {root: states.get(root, b"X")}, [root]
     while queue:
         for child in children.get(queue.pop(), ()):
@@ -74,12 +75,13 @@ def _tree(root: int) -> dict[int, bytes]:
     return found
 
 
-def _status(pid: str) -> tuple[bytes, int] | None:
-    """State and parent."""
+def _status(pid: str) -> tuple[bytes, int, int] | None:
+    """State, parent and session."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read(4096)
     except OSError:
         return None
-    state, parent, *_ = stat.rpartition(b")")[2].split()  # the name, in parentheses, may hold anything
-    return state, int(parent)
+    # The name, in parentheses, may hold anything.
+    state, parent, _group, session, *_ = stat.rpartition(b")")[2].split()
+    return state, int(parent), int(session)

@@ -76,6 +76,15 @@ def test_a_signal_reaches_all_generations_once(start: Start) -> None:
     assert sorted(lines(family, 4)) == ["0", "1", "2", "2"]
 
 
+def test_orphans_are_found_by_their_session(start: Start) -> None:
+    shell = start("setsid", "bash", "-c", "(sleep 1000 & echo $!); exec sleep 1000")
+    orphan = int(lines(shell, 1)[0])
+    signal_tree(shell.pid, signal.SIGTERM)
+    assert shell.wait(10) == -signal.SIGTERM
+    while state(orphan) not in {"Z", "gone"}:
+        os.sched_yield()
+
+
 def test_nobody_else_is_touched(start: Start) -> None:
     families = [start(sys.executable, "-c", FAMILY) for _ in range(2)]
     for family in families:
