@@ -273,6 +273,22 @@ def interrupt_at_the_terminal(place: Place, _random: Random) -> None:
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h"), "the cursor stays hidden"
 
 
+def interrupt_at_random(place: Place, random: Random) -> None:
+    """One to three signals at any moments, from the first line of Cloche's to the last."""
+    place.steps("- uses: actions/checkout@v4\n- run: sleep 0.3\n- run: sleep 0.3\n  if: always()")
+    longest = 4.0 if place.provider == "qemu" else 1.2
+    with place.events() as running:
+        for _ in range(random.randint(1, 3)):
+            time.sleep(random.uniform(0, longest))
+            if running.process.poll() is None:
+                running.signal(random.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+        ended = running.end()
+    started = "run.started" in ended.stdout
+    assert ended.code in {SUCCESS, INTERRUPTED} or not started, ended.stderr
+    assert "Traceback" not in ended.stderr or not started, ended.stderr
+    assert not started or len(ended.of("run.finished")) == 1
+
+
 def wait_until_told(running: Running, text: str) -> None:
     """Wait until the command has said ``text`` on standard error."""
     left = settled(lambda: [] if text in running.stderr else ["not yet"], DEADLINE)
@@ -336,9 +352,10 @@ def kill_at_random(place: Place, random: Random) -> None:
     cleared(place, random)
 
 
-for _number in range(1, 7):
-    for _endings in ENDINGS.values():
+for _endings in ENDINGS.values():
+    for _number in range(1, 7):
         _endings[f"kill_at_random_{_number}"] = kill_at_random
+        _endings[f"interrupt_at_random_{_number}"] = interrupt_at_random
 
 
 def cleared(place: Place, random: Random) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LEFT_TO_THE_SOAK = {
     "frozen_and_forgotten",
     "kill_while_cancelling",
-    *(f"kill_at_random_{n}" for n in range(3, 7)),
+    *(f"{what}_at_random_{n}" for what in ("kill", "interrupt") for n in range(3, 7)),
 }
 """What takes ten seconds, or is like something else here."""
 
