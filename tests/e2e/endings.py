@@ -372,12 +372,7 @@ def cleared(place: Place, random: Random) -> None:
 @ending("qemu")
 def kill_while_making_a_template(place: Place, random: Random) -> None:
     """What is half made is never used, and gone when the next run has made it anew."""
-    mine = place.folder / "data" / "cloche"
-    mine.mkdir(parents=True)
-    for path in data_dir().iterdir():
-        if path.name != "templates":
-            (mine / path.name).symlink_to(path)
-    place.env["XDG_DATA_HOME"] = str(mine.parent)
+    templates = own_templates(place)
     place.steps("- run: echo hello")
     with place.events() as running:
         wait_until_told(running, "making the template")
@@ -386,7 +381,30 @@ def kill_while_making_a_template(place: Place, random: Random) -> None:
         running.end()
     place.assert_no_process(ORPHANS)
     assert place.run("run").code == SUCCESS
-    assert len([path for path in (mine / "templates").iterdir() if path.is_dir()]) == 1
+    assert len([path for path in templates.iterdir() if path.is_dir()]) == 1
+
+
+@ending("qemu")
+def interrupt_while_making_a_template(place: Place, random: Random) -> None:
+    templates = own_templates(place)
+    place.steps("- run: echo never")
+    with place.events() as running:
+        wait_until_told(running, "making the template")
+        time.sleep(random.uniform(0, 3))
+        running.signal(signal.SIGINT)
+        assert_interrupted(running.end(within=10))
+    assert not [path for path in templates.iterdir() if path.is_dir()]
+
+
+def own_templates(place: Place) -> Path:
+    """Give the place templates of its own, none yet; images stay this machine's."""
+    mine = place.folder / "data" / "cloche"
+    mine.mkdir(parents=True)
+    for path in data_dir().iterdir():
+        if path.name != "templates":
+            (mine / path.name).symlink_to(path)
+    place.env["XDG_DATA_HOME"] = str(mine.parent)
+    return mine / "templates"
 
 
 # --- by the guest

@@ -191,8 +191,8 @@ def test_nothing_is_left_open(sandbox: Place) -> None:
     ended = subprocess.run(
         command, cwd=sandbox.repository, env=sandbox.env, capture_output=True, text=True, timeout=DEADLINE, check=False
     )  # fmt: skip
-    assert ended.returncode == 0
-    assert ended.stderr == ""
+    complaints = [line for line in ended.stderr.splitlines() if " took " not in line]  # a busy machine's
+    assert (ended.returncode, complaints) == (0, [])
 
 
 def test_interrupted_before_anything_began(place: Place) -> None:
