@@ -151,6 +151,14 @@ async def test_a_release_leaves_neither_processes_nor_files(
     assert list((tmp_path / "vms").iterdir()) == []
 
 
+async def test_input_ends_though_another_root_was_made_meanwhile(vm: SandboxVm, root: JobRoot) -> None:
+    process = await root.exec(ExecSpec(["cat"], {"PATH": PATH}, stdin=True))
+    async with await vm.guest.open_job(JobRootSpec("other")):
+        await process.close_stdin()
+        async with asyncio.timeout(DEADLINE):
+            assert (await process.wait()).code == 0
+
+
 async def test_a_killed_agent_is_a_lost_guest(provider: SandboxProvider) -> None:
     vm = await allocate(provider, VmSpec())
     root = await vm.guest.open_job(JobRootSpec("job"))

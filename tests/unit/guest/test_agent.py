@@ -14,9 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloche.guest import protocol
+from cloche.guest.agent import Agent
+from cloche.guest.jobs import Job
 from cloche.guest.link import Link
+from cloche.guest.streams import Stream, make_pipes
 
-from .agents import BOOT_ID, DEADLINE, PATH, AgentProcess, PlainMaker
+from .agents import BOOT_ID, DEADLINE, PATH, AgentProcess, Names, PlainMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,6 +322,52 @@ def test_what_background_processes_hold_is_let_go_when_they_end(job: AgentProces
     wait_until(lambda: job.silence() == [] and job.descriptors() == before)
     job.send(script("true", 6))  # with which the agent forgets them
     job.until_exit(6)
+
+
+def test_streams_that_nobody_holds_are_not_remembered(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    agent = Agent(Link(theirs.fileno(), theirs), PlainMaker(tmp_path), Names())
+    job = Job(1, 0, agent._link, theirs, str(tmp_path), None)
+    agent._jobs["j"] = job
+    held, writer = held_stream(agent)
+    for number in range(100):
+        agent.exited(Stream(agent, number, "j"))
+    agent.exited(held)
+    assert job.lingering == [held]
+    held.close()
+    agent.exited(Stream(agent, 100, "j"))
+    assert job.lingering == []
+    os.close(writer)
+    ours.close()
+    theirs.close()
+
+
+def held_stream(agent: Agent) -> tuple[Stream, int]:
+    stream = Stream(agent, 1000, "j")
+    (writer,) = make_pipes(stream, {"t": "exec"})
+    return stream, writer
+
+
+def test_terminals_that_nobody_asked_for_are_closed(start_agent: StartAgent) -> None:
+    def serve(count: int) -> Callable[[socket.socket], NoReturn]:
+        def init(end: socket.socket) -> NoReturn:
+            end.recv(1 << 20)
+            link = Link(end.fileno(), end)
+            for _ in range(count):
+                link.send({"t": "terminal", "s": 99}, fds=[os.dup(0)])
+            link.send({"t": "assigned"})
+            os.set_blocking(end.fileno(), True)
+            end.recv(1)
+            os._exit(0)
+
+        return init
+
+    counts = []
+    for terminals in (0, 5):
+        agent = start_agent(serve=serve(terminals))
+        agent.request({"t": "job.open", "job": "j", "hostname": "h"})
+        counts.append(agent.descriptors())
+    assert counts[0] == counts[1]
 
 
 def test_the_agent_ends_with_its_host_and_its_inits_with_it(start_agent: StartAgent) -> None:

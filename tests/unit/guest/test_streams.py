@@ -372,6 +372,20 @@ def test_a_terminals_exit_waits_for_credit_too(loop: Loop, terminal: tuple[Strea
     os.close(slave)
 
 
+def test_a_terminals_exit_is_told_when_credit_comes_though_nothing_is_left_to_send(
+    loop: Loop, terminal: tuple[Stream, int]
+) -> None:
+    stream, slave = terminal
+    stream.grant(10 - protocol.WINDOW)
+    os.write(slave, b"last words")
+    stream.finish(EXIT, [])
+    loop.settle()
+    assert loop.kinds == ["data"]
+    stream.grant(10)
+    assert loop.kinds == ["data", "exit"]
+    os.close(slave)
+
+
 def test_a_terminal_is_resized(terminal: tuple[Stream, int]) -> None:
     stream, slave = terminal
     stream.resize(50, 132)
