@@ -16,6 +16,7 @@ from cloche.guest import protocol
 from cloche.records import record
 from cloche.vm.guest import GuestInfo, JobRootSpec
 from cloche.vm.remote import RemoteProcess, RemoteRoot
+from cloche.vm.words import plain
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from cloche.vm.inbox import Inbox
 
-_MAX_ERROR = 4096
 _MAX_NAME = 256
 
 
@@ -135,7 +135,7 @@ class AgentClient:
             del self._streams[stream.number]
 
     def _break(self, error: protocol.ProtocolError) -> GuestLost:
-        lost = GuestLost(f"the guest broke the channel's protocol: {error}")
+        lost = GuestLost(f"the guest broke the channel's protocol: {plain(str(error))}")
         self.fail(lost)
         return lost
 
@@ -227,7 +227,7 @@ class AgentClient:
         if isinstance(answer, GuestError):
             raise type(answer)(answer.message, hint=answer.hint)
         if answer.get("error") is not None:
-            raise GuestError(f"the guest refused: {str(answer['error'])[:_MAX_ERROR]}")
+            raise GuestError(f"the guest refused: {plain(str(answer['error']))}")
         return answer
 
     async def _beat(self) -> None:

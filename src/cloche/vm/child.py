@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from cloche.vm.starting import start_watched
+from cloche.vm.words import plain
 
 if TYPE_CHECKING:
     import subprocess
@@ -89,8 +90,9 @@ class Tail:
 
     @property
     def text(self) -> str:
-        """The end of what was read, at most the limit."""
-        return b"".join(self._parts)[-self._limit :].decode(errors="replace")
+        """The end of what was read, at most the limit, and nothing that a terminal would take as an order."""
+        text = b"".join(self._parts)[-self._limit :].decode(errors="replace")
+        return plain(text.replace("\r\n", "\n"), self._limit)
 
     def _read(self) -> bool:
         try:

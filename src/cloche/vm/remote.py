@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.guest import protocol
 from cloche.vm.guest import CollectedFile, ExecSpec, ExitStatus, TtySize
+from cloche.vm.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
@@ -151,7 +152,7 @@ class RemoteRoot:
     async def _succeeded(self, process: RemoteProcess, said: bytes, what: str) -> None:
         status = await self._patiently(process.wait(), what)
         if status.code != 0:
-            text = said.rpartition(_FAILURE)[2][:_MAX_FAILURE].decode(errors="replace")
+            text = plain(said.rpartition(_FAILURE)[2].decode(errors="replace"))
             raise GuestError(
                 f"the guest could not {what}: {status.error or text or f'exit code {status.code}'}"
             )
@@ -250,7 +251,7 @@ class RemoteProcess:
         self._status = ExitStatus(
             code=protocol.whole(header, "code", high=_MAX_CODE),
             signal=protocol.whole(header, "signal", 1, _MAX_SIGNAL) if signalled else None,
-            error=None if error is None else str(error)[:_MAX_FAILURE],
+            error=None if error is None else plain(str(error)),
             oom_kills=protocol.whole(header, "oom", default=0),
             boot_id=protocol.text(header, "boot_id", default=""),
             user_time=protocol.number(header, "utime", 0.0),
