@@ -190,9 +190,18 @@ class AgentClient:
         number = self._number()
         self.send({"t": "exec", "s": number, **header}, payload)
         process = self._streams[number] = RemoteProcess(self, number, str(header["job"]), collect)
-        if self._heart is None or self._heart.done():
+        if self._heart is None or self._heart.done() or self._heart.cancelling():
             self._heart = asyncio.create_task(self._beat())
         return process
+
+    def rest(self) -> None:
+        """Ask for no sign of life until the next program runs.
+
+        For a guest about to be frozen: an answer under way would come out of every copy of it. What is asked
+        after this is answered last.
+        """
+        if self._heart is not None:
+            self._heart.cancel()
 
     def send(self, header: protocol.Header, payload: bytes = b"") -> None:
         """A frame to the agent. GuestLost if the channel is gone, GuestError if it is too large."""

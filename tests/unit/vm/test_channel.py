@@ -131,6 +131,24 @@ async def test_what_is_too_large_to_send_is_an_error_and_the_channel_lives() -> 
         assert (await process.wait()).code == 0
 
 
+async def test_a_client_at_rest_asks_nothing_until_the_next_program() -> None:
+    async with FakeAgent(SHORT) as agent:
+        root = await open_root(agent)
+        process = await root.exec(ExecSpec(["true"]))
+        header, _ = await agent.hear()
+        await agent.answer("ping")
+        agent.say({"t": "exit", "s": header["s"], "code": 0})
+        await process.wait()
+
+        agent.client.rest()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(agent.hear(), 4 * SHORT.beat)
+
+        await root.exec(ExecSpec(["true"]))
+        await agent.hear()
+        await agent.answer("ping")
+
+
 async def test_a_late_answer_is_dropped() -> None:
     async with FakeAgent(SHORT) as agent:
         await agent.greet()

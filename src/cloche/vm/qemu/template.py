@@ -312,6 +312,7 @@ async def warm_up(agent: AgentClient) -> None:
             async for _ in process.output():
                 pass
             await process.wait()
+    agent.rest()
     await agent.prepare(READY_ROOTS)
 
 
