@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 # What the end-to-end tests share asserts too, and is to say as much as they do.
 pytest.register_assert_rewrite("tests.e2e")
+
+# Started in the background of a script the suite finds SIGINT ignored, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples have no deadline of their own: a busy machine is no failure, and pytest-timeout ends what hangs.
 settings.register_profile("local", deadline=None)
