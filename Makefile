@@ -35,7 +35,7 @@ bench: images ## Measure, and write what came out
 	@$(BIN)/pip install --quiet --require-hashes --requirement $(BENCH_LOCK)
 	@$(BIN)/python bench/run.py
 
-soak: images ## End runs in every way and look for what they left; CLOCHE_SOAK_SEED=… repeats one
+soak: images ## End runs in every way there is, and look for what they left
 	@$(BIN)/pytest -m soak tests/soak
 
 wheelhouse: $(WHEELS) ## Fetch the dependencies' wheels for guests without network
