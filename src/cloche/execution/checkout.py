@@ -9,6 +9,7 @@ Rules: https://github.com/actions/checkout.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -301,7 +302,8 @@ async def _git(root: Path, *arguments: str, check: bool = True) -> _Answer:
         raise CheckoutError(f"git in {root} was not done after {GIT_DEADLINE:g} s") from late
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)  # git has children of its own
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.killpg(process.pid, signal.SIGKILL)  # git has children of its own
             await process.wait()
     if check and process.returncode:
         said = stderr.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"

@@ -19,6 +19,7 @@ _KEPT_FREE = 64 * 1024 * 1024
 """Bytes for the agent and the kernel that no job gets."""
 _PROCESS = 512 * 1024
 """Bytes of the guest's memory for each process of a job: what a forked shell takes."""
+_FIRST = "10000"  # the largest weight there is; others have 100
 _FREEZE_DEADLINE = 0.2  # seconds
 _PAUSE = 0.001
 
@@ -48,6 +49,9 @@ class JobGroup:
     def __init__(self, name: str) -> None:
         self.path = f"{_ROOT}/{name}"
         os.makedirs(f"{self.path}/init")
+        # Each program has an equal share of the processor, however many processes it makes; the init goes first.
+        _write(f"{self.path}/cgroup.subtree_control", "+cpu +pids")
+        _write(f"{self.path}/init/cpu.weight", _FIRST)
 
     def open(self) -> int:
         """A descriptor of the group's folder."""

@@ -485,7 +485,9 @@ def serve_nothing(end: socket.socket) -> NoReturn:
             os.close(link.fds.popleft())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples * 3 // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.lists(messages(), max_size=12), st.binary(max_size=20))
 def test_no_host_can_make_the_agent_stumble(frames: list[tuple[protocol.Header, bytes]], tail: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -530,7 +532,9 @@ job_fields = {
 job_frames = st.fixed_dictionaries(job_fields).map(lambda header: protocol.encode(dict(header), b"x"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples * 3 // 5, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.lists(job_frames | st.binary(max_size=20), max_size=6))
 def test_no_job_can_make_the_agent_stumble(frames: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

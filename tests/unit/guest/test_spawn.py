@@ -225,7 +225,9 @@ sys.exit(spawn.Spawner(None).start(program, 1, 0, 1).wait())
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
     ignored = int(ran.stdout.split()[1], 16)
-    of_the_c_library = 0b11 << 31  # signals 32 and 33: posix_spawn, make's for one, starts programs ignoring them
+    of_the_c_library = (
+        0b11 << 31
+    )  # signals 32 and 33: posix_spawn, make's for one, starts programs ignoring them
     assert ignored & ~of_the_c_library == 0
 
 

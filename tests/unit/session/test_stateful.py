@@ -138,4 +138,6 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSessions.settings = settings(
+    max_examples=settings().max_examples * 2 // 5, stateful_step_count=30, deadline=None
+)

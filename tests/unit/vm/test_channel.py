@@ -444,7 +444,7 @@ headers = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.lists(st.tuples(headers, st.binary(max_size=5)), max_size=10), st.binary(max_size=30))
 def test_whatever_a_guest_says_everybody_gets_an_end(
     said: list[tuple[protocol.Header, bytes]], tail: bytes

@@ -67,7 +67,7 @@ def model(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(words.get(part, part) for part in parts), re.DOTALL)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "a?", "b+", "/**/"]), min_size=1, max_size=6),
     st.text(alphabet="ab/", max_size=8),

@@ -211,7 +211,7 @@ def naive(
     return legs + created
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(_VECTORS, _ITEMS, _ITEMS)
 def test_as_the_documentation_says(
     vectors: dict[str, list[str]], include: list[dict[str, str]], exclude: list[dict[str, str]]

@@ -362,13 +362,13 @@ def check_any(text: str) -> None:
             assert places == sorted(places)
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(st.one_of(_TREES, st.fixed_dictionaries({"on": _TREES, "jobs": _JOBS})))
 def test_any_tree_is_a_workflow_or_a_workflow_error(tree: object) -> None:
     check_any(json.dumps(tree))
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(st.integers(0, len(WHOLE)), st.integers(0, 20), st.text(alphabet="{}[]:,-'\"&*!$\n ab${}", max_size=6))
 def test_a_good_file_with_a_slip_of_the_hand(at: int, gone: int, new: str) -> None:
     check_any(WHOLE[:at] + new + WHOLE[at + gone :])

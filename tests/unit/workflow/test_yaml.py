@@ -180,7 +180,7 @@ def test_no_input_takes_more_than_64_mb() -> None:
     assert kibibytes < 64 * 1024
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.one_of(st.binary(), st.text(), st.text(alphabet="ab:-?*&![]{},'\"|>#%@\n \t<~0.")))
 def test_any_input_is_a_tree_or_a_workflow_error(text: str | bytes) -> None:
     try:

@@ -277,7 +277,11 @@ def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.skipif(shutil.which("bash", path=PATH) is None, reason="no bash to compare with")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(script=st.recursive(simple, compound, max_leaves=6).map(lambda text: f"{text}\necho end $? $x\n"))
 def test_whatever_is_put_together_is_as_bash_has_it(
     script: str, tmp_path_factory: pytest.TempPathFactory
