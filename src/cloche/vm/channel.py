@@ -33,13 +33,14 @@ class Deadlines:
 
     ``request``: to answer; making a job root is the slowest, some 0.3 s under emulation. ``beat``: between two
     looks at whether a guest whose programs run still answers, ``pulse``: to answer then. ``progress``: between two
-    signs of life while it unpacks, packs or hashes files.
+    signs of life while it unpacks, packs or hashes files. ``haste``: to end a job's root for who was cancelled.
     """
 
     request: float = 60.0
     beat: float = 10.0
     pulse: float = 60.0
     progress: float = 300.0
+    haste: float = 2.0
 
 
 DEADLINES = Deadlines()
@@ -175,11 +176,11 @@ class AgentClient:
 
     # --- for roots and processes
 
-    async def close_job(self, name: str) -> None:
+    async def close_job(self, name: str, deadline: float | None = None) -> None:
         """End a job root; a guest that is gone has ended it already."""
         try:
             with contextlib.suppress(GuestLost):
-                await self._request({"t": "job.close", "job": name})
+                await self._request({"t": "job.close", "job": name}, deadline=deadline)
         finally:
             self._drop_streams(GuestLost("the job's root has been closed"), name)
 

@@ -51,9 +51,13 @@ class RemoteRoot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End every process of the job and drop its root."""
+        """End every process of the job and drop its root; who was cancelled does not wait long for that."""
         self._closed = True
-        await self._client.close_job(self._name)
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            await self._client.close_job(self._name)
+            return
+        with contextlib.suppress(GuestError):
+            await self._client.close_job(self._name, self._client.deadlines.haste)
 
     async def exec(self, spec: ExecSpec) -> RemoteProcess:
         """See JobRoot."""

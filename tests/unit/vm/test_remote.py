@@ -9,6 +9,7 @@ import pytest
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.guest import protocol
+from cloche.vm.channel import Deadlines
 from cloche.vm.guest import CollectedFile, ExecSpec, JobRootSpec, TtySize
 from cloche.vm.inbox import Inbox
 
@@ -497,3 +498,19 @@ async def test_a_put_by_the_inbox_that_fails_frees_it(tmp_path: Path) -> None:
             with pytest.raises(GuestError, match="No space left"):
                 await putting
             assert job.path.stat().st_blocks == 0
+
+
+async def test_who_is_cancelled_does_not_wait_for_a_guest_that_is_slow_to_end_the_root() -> None:
+    async with Job(Deadlines(request=PATIENCE, haste=0.05)) as job:
+
+        async def hold() -> None:
+            async with job.root:
+                await asyncio.Event().wait()
+
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        holding.cancel()
+        header, _ = await job.hear()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(holding, PATIENCE / 2)
+        assert header["t"] == "job.close"
