@@ -471,6 +471,20 @@ def guest_frozen(place: Place, _random: Random) -> None:
 
 
 @ending("qemu")
+def interrupt_of_a_frozen_guest(place: Place, _random: Random) -> None:
+    """The second Ctrl-C waits for no answer of the guest's."""
+    place.steps(STEPS)
+    with place.events() as running:
+        running.wait_for("step.output", text="up")
+        (vm,) = vm_processes(place)
+        os.kill(vm, signal.SIGSTOP)
+        running.signal(signal.SIGINT)
+        wait_until_told(running, "cancelling")
+        running.signal(signal.SIGINT)
+        assert_interrupted(running.end(within=10))
+
+
+@ending("qemu")
 def disk_full(place: Place, _random: Random) -> None:
     steps = (
         "- name: full\n  run: dd if=/dev/zero of=big bs=1M 2>&1\n"

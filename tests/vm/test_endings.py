@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     [
         "interrupt_at_step",
         "interrupt_twice",
+        "interrupt_of_a_frozen_guest",
         "kill_at_allocation",
         "kill_at_step",
         "vm_killed",
