@@ -11,7 +11,7 @@ import os
 import select
 import signal
 
-from cloche.guest import jobs, protocol
+from cloche.guest import cgroups, jobs, protocol
 from cloche.guest.link import Link, LinkClosed
 from cloche.guest.streams import Stream, make_pipes
 
@@ -286,6 +286,7 @@ class Agent:
 
     def _signal(self, stream: Stream, header: protocol.Header, _payload: bytes) -> None:
         number = protocol.whole(header, "n", high=_MAX_SIGNAL)
+        stream.killed |= number == signal.SIGKILL
         job = self._jobs[stream.job]
         if job.group is None or not job.group.signal(stream.number, number, job.pid):
             # Whatever is being started is started once the init hears of this.
@@ -346,7 +347,28 @@ class Agent:
         if job.group is not None:
             kills = job.group.oom_kills()
             header["oom"], job.oom_kills = kills - job.oom_kills, kills
-        stream.finish(header, job.files.pop(stream.number, []))
+        files = job.files.pop(stream.number, [])
+        events = job.group.open_if_populated(stream.number) if job.group and stream.killed else None
+        if events is None:
+            stream.finish(header, files)
+        else:
+            self._finish_once_empty(stream, events, header, files)
+
+    def _finish_once_empty(
+        self, stream: Stream, events: int, header: protocol.Header, files: list[tuple[protocol.Header, bytes]]
+    ) -> None:
+        """Whoever killed a program and hears that it ended may rely on all of it having ended."""
+
+        def changed(_ready: int) -> None:
+            wanted = self._streams.get(stream.number) is stream
+            if wanted and cgroups.is_populated(events):
+                return
+            self.unwatch(events)
+            os.close(events)
+            if wanted:
+                stream.finish(header, files)
+
+        self.watch(events, select.EPOLLPRI, changed)
 
     def _job_lost(self, job: Job) -> None:
         """The init died under its programs: they are gone too, and the host is told so."""

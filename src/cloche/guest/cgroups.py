@@ -22,6 +22,7 @@ _PROCESS = 512 * 1024
 _FIRST = "10000"  # the largest weight there is; others have 100
 _FREEZE_DEADLINE = 0.2  # seconds
 _PAUSE = 0.001
+_MAX_EVENTS = 4096
 
 
 def mount() -> None:
@@ -41,6 +42,11 @@ def _write(path: str, text: str) -> None:
 def _read(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read()
+
+
+def is_populated(events: int) -> bool:
+    """Whether a group has living processes, by a descriptor of its ``cgroup.events``."""
+    return b"populated 1" in os.pread(events, _MAX_EVENTS, 0)
 
 
 class JobGroup:
@@ -115,6 +121,21 @@ class JobGroup:
             return [int(line) for line in _read(f"{path}/cgroup.procs").split()]
         except OSError:
             return []
+
+    def open_if_populated(self, stream: int) -> int | None:
+        """A descriptor that is ready (EPOLLPRI) whenever the last process of a program may have ended.
+
+        ``None`` when the program has none.
+        """
+        path = f"{self.path}/s{stream}/cgroup.events"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if is_populated(descriptor):
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def ended(self, stream: int) -> None:
         """A program ended; its group goes unless it left processes behind."""

@@ -48,6 +48,7 @@ class Stream:
     def __init__(self, poller: Poller, number: int, job: str) -> None:
         self.number = number
         self.job = job
+        self.killed = False
         self._poller = poller
         self._output = -1
         self._stdin = -1

@@ -203,7 +203,22 @@ def _remove(folder: Path) -> None:
             _remove_tree(entry)
         else:
             entry.unlink(missing_ok=True)
-    (folder / _LOCK).unlink(missing_ok=True)
+    _remove_emptied(folder)
+
+
+def _remove_emptied(folder: Path) -> None:
+    """Remove a folder that holds nothing but its lock, which whoever looks at it meanwhile makes anew."""
+    for _ in range(_ATTEMPTS):
+        (folder / _LOCK).unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as wrong:
+            if wrong.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return
     folder.rmdir()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from cloche.vm.leases import Lease
 
 lease = Lease.take(Path(sys.argv[1]), "vm-owned")
-child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
+child = subprocess.Popen(["cat", sys.argv[2]], stdout=subprocess.DEVNULL)
 lease.record_process(child.pid)
 print(child.pid, flush=True)
 sys.stdin.read()
@@ -37,11 +37,16 @@ def vms(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def owner(vms: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has a VM, whose main process is a ``sleep``."""
+    """Another process that has a VM, whose main process ends with the test at the latest."""
+    fifo = vms.with_name("fifo")
+    os.mkfifo(fifo)
     process = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(vms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER, str(vms), str(fifo)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    with process:
+    with process, fifo.open("wb"):
         yield process
         process.kill()
 
@@ -178,6 +183,21 @@ def test_what_is_mounted_below_is_not_reached_through(vms: Path, monkeypatch: py
     assert collected.problem is not None
     assert f"{folder}/a b" in collected.problem
     assert (folder / "a b" / "of-the-host").exists()
+
+
+def test_another_who_looks_while_a_lease_is_dropped(vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease.take(vms, "vm-1")
+    real, looks = Path.rmdir, iter(range(2))
+
+    def rmdir(folder: Path) -> None:
+        for _ in looks:
+            (folder / "owner.lock").touch()
+            break
+        real(folder)
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    lease.drop()
+    assert list(vms.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
