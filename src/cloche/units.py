@@ -8,6 +8,9 @@ _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _MINUTE = 60
 _HOUR = 3600
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])", re.ASCII)
+_SECONDS = {"d": 24 * _HOUR, "h": _HOUR, "m": _MINUTE, "s": 1}
 
 
 def parse_size(text: str) -> int:
@@ -28,6 +31,16 @@ def format_size(size: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.4g} {unit}"
+
+
+def parse_duration(text: str) -> float:
+    """Read ``90``, ``30s``, ``10m``, ``1h30m``, ``1.5h`` as seconds. ValueError says what is expected."""
+    written = "".join(text.split()).lower()
+    if written.isascii() and written.isdecimal():
+        return float(written)
+    if not _DURATION.fullmatch(written):
+        raise ValueError(f"{text!r} is not a duration: write seconds, or such as 30s, 10m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(written))
 
 
 def format_duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloche.units import format_duration, format_size, parse_size
+from cloche.units import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,32 @@ def test_sizes_as_people_read_them(size: int, text: str) -> None:
 )
 def test_durations_as_people_read_them(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("30s", 30),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("2 H", 7200),
+        ("1d", 86400),
+        ("0", 0),
+    ],
+)
+def test_durations_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1m", "1w", "m", "1h 30", "1e3s", "٣s", "inf", "1.m", "1.5"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="10m"):
+        parse_duration(text)
+
+
+@given(st.integers(min_value=60, max_value=1 << 20))
+def test_a_shown_duration_reads_as_about_the_same(seconds: int) -> None:
+    shown = format_duration(seconds).replace("min", "m")
+    assert parse_duration(shown) == pytest.approx(seconds, abs=60)

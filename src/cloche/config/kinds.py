@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloche.units import parse_size
+from cloche.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MIB = 1024 * 1024
+_NEVER = 1e9
+"""Seconds, some thirty years: TOML has infinities too."""
 NETWORKS = ("user", "none")
 
 
@@ -32,6 +34,20 @@ def _size(value: object) -> int:
     if size < MIB:
         raise ValueError
     return size
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _NEVER:
+        raise ValueError
+    return float(value)
+
+
+def _some_time(value: object) -> float:
+    if (seconds := _duration(value)) < 1:
+        raise ValueError
+    return seconds
 
 
 def _flag(value: object) -> bool:
@@ -69,6 +85,8 @@ def _one_of(*choices: str) -> Kind:
 
 WHOLE = Kind("a whole number of at least 1", _whole)
 SIZE = Kind('a size of at least 1M, such as "512M" or "2GiB"', _size)
+DURATION = Kind('a duration of at least 1s, such as "30s", "10m" or "1h30m"', _some_time)
+DURATION_OR_NONE = Kind('a duration such as "30s", "10m" or "1h30m", or 0', _duration)
 FLAG = Kind("true or false", _flag)
 TEXT = Kind("a text", _text)
 PROVIDER = Kind('the name of a provider, such as "auto" or "qemu"', _name)
