@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloche.errors import GuestError
+from cloche.errors import GuestError, ProviderError
 from cloche.vm.guest import ExecSpec, JobRootSpec
 from cloche.vm.provider import VmSpec
 
@@ -98,6 +98,36 @@ async def test_release_ends_what_runs_and_may_be_repeated(
         await vm.guest.open_job(JobRootSpec("late"))
     with pytest.raises(GuestError):
         await vm.guest.ping()
+
+
+async def test_a_reset_vm_is_as_if_nothing_had_ever_run_in_it(
+    provider: VmProvider, script: Callable[..., ExecSpec]
+) -> None:
+    vm = (await provider.allocate(VmSpec())).vm
+    try:
+        vm_id, used = vm.id, vm.guest
+        root = await used.open_job(JobRootSpec("job"))
+        process = await root.exec(script("echo mine > /tmp/mark; echo up; sleep 1000"))
+        assert await anext(process.output()) == b"up\n"
+        await provider.reset(vm)
+        assert vm.id == vm_id == vm.guest.info.hostname
+        assert vm.guest.info.boot_id != used.info.boot_id
+        with pytest.raises(GuestError):
+            await used.ping()
+        async with await vm.guest.open_job(JobRootSpec("next")) as fresh:
+            found = await output(fresh, script(f"[ -e /tmp/mark ] && echo leaked; {READ_BOOT_ID}"))
+        assert found.decode().strip() == vm.guest.info.boot_id
+    finally:
+        await provider.release(vm)
+    with pytest.raises(GuestError):
+        await vm.guest.ping()
+
+
+async def test_only_a_vm_that_lives_can_be_reset(provider: VmProvider) -> None:
+    vm = (await provider.allocate(VmSpec())).vm
+    await provider.release(vm)
+    with pytest.raises(ProviderError):
+        await provider.reset(vm)
 
 
 async def test_vms_are_allocated_side_by_side(provider: VmProvider) -> None:

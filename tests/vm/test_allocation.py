@@ -89,6 +89,9 @@ class Counted:
         self.released.append(vm.id)
         await self._provider.release(vm)
 
+    async def reset(self, vm: Vm) -> None:
+        await self._provider.reset(vm)
+
     async def close(self) -> None:
         await self._provider.close()
 

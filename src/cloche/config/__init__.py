@@ -5,11 +5,20 @@ with the code, may be hostile, and can only ask or narrow. See docs/configuratio
 """
 
 from cloche.config.loading import REPOSITORY_FILE, SYSTEM_FILE, load_settings, variable
-from cloche.config.paths import config_dir, data_dir, runtime_dir, sessions_dir, state_dir, vms_dir
+from cloche.config.paths import (
+    config_dir,
+    daemon_dir,
+    data_dir,
+    runtime_dir,
+    sessions_dir,
+    state_dir,
+    vms_dir,
+)
 from cloche.config.settings import (
     DEFAULT_IMAGE,
     ImageSettings,
     LimitSettings,
+    PoolSettings,
     SessionSettings,
     Settings,
     VmSettings,
@@ -21,10 +30,12 @@ __all__ = [
     "SYSTEM_FILE",
     "ImageSettings",
     "LimitSettings",
+    "PoolSettings",
     "SessionSettings",
     "Settings",
     "VmSettings",
     "config_dir",
+    "daemon_dir",
     "data_dir",
     "load_settings",
     "runtime_dir",

@@ -29,6 +29,10 @@ def _whole(value: object) -> int:
     return value
 
 
+def _count(value: object) -> int:
+    return 0 if value == 0 and not isinstance(value, bool | float) else _whole(value)
+
+
 def _size(value: object) -> int:
     size = parse_size(value) if isinstance(value, str) else _whole(value)
     if size < MIB:
@@ -84,11 +88,13 @@ def _one_of(*choices: str) -> Kind:
 
 
 WHOLE = Kind("a whole number of at least 1", _whole)
+COUNT = Kind("a whole number, 0 or more", _count)
 SIZE = Kind('a size of at least 1M, such as "512M" or "2GiB"', _size)
 DURATION = Kind('a duration of at least 1s, such as "30s", "10m" or "1h30m"', _some_time)
 DURATION_OR_NONE = Kind('a duration such as "30s", "10m" or "1h30m", or 0', _duration)
 FLAG = Kind("true or false", _flag)
 TEXT = Kind("a text", _text)
+STRATEGY = Kind('the name of a strategy, such as "first-available"', _name)
 PROVIDER = Kind('the name of a provider, such as "auto" or "qemu"', _name)
 NETWORK = _one_of(*NETWORKS)
 LABELS = Kind("a table of labels and image names, both texts", _labels)

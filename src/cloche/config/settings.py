@@ -8,7 +8,20 @@ import os
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from cloche.config.kinds import FLAG, MIB, NETWORK, PROVIDER, SIZE, TEXT, WHOLE, Kind, setting
+from cloche.config.kinds import (
+    COUNT,
+    DURATION,
+    FLAG,
+    MIB,
+    NETWORK,
+    PROVIDER,
+    SIZE,
+    STRATEGY,
+    TEXT,
+    WHOLE,
+    Kind,
+    setting,
+)
 from cloche.records import record
 
 if TYPE_CHECKING:
@@ -44,6 +57,26 @@ class LimitSettings:
 
 
 @record
+class PoolSettings:
+    """``[pool]``: the VMs that a daemon has ready. Times are seconds.
+
+    ``target`` VMs of each image and shape wait; after ``max_age`` without anybody asking for that shape, ``min``
+    do. ``max`` is how many VMs there are at most, waiting or in use, of all shapes. A VM older than ``max_age``
+    or used ``max_uses`` times is replaced. Waiting VMs are looked at every ``health_interval``. Who finds none
+    waits ``allocation_timeout`` at most.
+    """
+
+    min: int = setting(COUNT, 1)
+    max: int = setting(WHOLE, 8)
+    target: int = setting(COUNT, 1)
+    max_age: float = setting(DURATION, 3600.0)
+    max_uses: int = setting(WHOLE, 100)
+    health_interval: float = setting(DURATION, 30.0)
+    allocation_timeout: float = setting(DURATION, 120.0)
+    strategy: str = setting(STRATEGY, "first-available")
+
+
+@record
 class ImageSettings:
     """``[image]``. ``host_ca``: images take the host's certificate authorities; ``mirror``: Debian's."""
 
@@ -59,6 +92,7 @@ class Settings:
     vm: VmSettings = field(default_factory=VmSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     runs_on: Mapping[str, str] = field(default_factory=dict)
 
     def image_for(self, labels: Sequence[str], default: str = DEFAULT_IMAGE) -> str | None:
@@ -94,6 +128,7 @@ SECTIONS: dict[str, Any] = {
     "vm": VmSettings,
     "limits": LimitSettings,
     "image": ImageSettings,
+    "pool": PoolSettings,
 }
 
 

@@ -111,6 +111,10 @@ class Lease:
             partial.write_text(json.dumps(asdict(record)), encoding="ascii")
             partial.replace(self.folder / _RECORD)
 
+    def empty(self) -> None:
+        """Remove what the VM kept in the folder; the folder stays, and stays ours. OSError as ``drop``."""
+        _remove_contents(self.folder)
+
     def drop(self) -> None:
         """Remove the folder and give up the lock; again is fine. OSError says what could not be removed."""
         if self._descriptor is not None:
@@ -193,6 +197,12 @@ def _read(folder: Path) -> ProcessRecord | None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder, its lock last: half removed, it is still told to be a dead owner's."""
+    _remove_contents(folder)
+    _remove_emptied(folder)
+
+
+def _remove_contents(folder: Path) -> None:
+    """Remove everything in a folder but its lock."""
     mounts = _mounts_below(folder)
     if mounts:
         raise OSError(errno.EBUSY, f"something is still mounted at {', '.join(mounts)}", str(folder))
@@ -203,7 +213,6 @@ def _remove(folder: Path) -> None:
             _remove_tree(entry)
         else:
             entry.unlink(missing_ok=True)
-    _remove_emptied(folder)
 
 
 def _remove_emptied(folder: Path) -> None:

@@ -61,7 +61,8 @@ class VmProvider(Protocol):
 
     ``allocate`` raises ProviderError when no VM can be made here and ImageError when the image is missing;
     ``release`` gives back everything the VM holds, never raises for a VM that already died, and may be called
-    twice. ``notes`` are lines the user should see once (for example: no KVM, so emulation, and what that costs).
+    twice. ``reset`` makes a VM as if nothing had ever run in it. ``notes`` are lines the user should see once
+    (for example: no KVM, so emulation, and what that costs).
     """
 
     @property
@@ -77,6 +78,13 @@ class VmProvider(Protocol):
 
     async def release(self, vm: Vm) -> None:
         """End the VM and remove everything it left on the host."""
+
+    async def reset(self, vm: Vm) -> None:
+        """Put a VM back to its template: the same id, a new ``guest`` that never ran anything and is its own.
+
+        The old guest is surely gone when this returns. Raises ProviderError where that cannot be done, or the VM
+        is not one of this provider's; the VM has then been ended, as it has when the caller is cancelled.
+        """
 
     async def close(self) -> None:
         """Release what is still alive, and the provider's own resources."""

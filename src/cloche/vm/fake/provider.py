@@ -10,8 +10,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from cloche.errors import GuestError, GuestLost, GuestTimeout
-from cloche.records import record
+from cloche.errors import GuestError, GuestLost, GuestTimeout, ProviderError
 from cloche.vm.fake.files import Device, FileSystem, Link, Program
 from cloche.vm.fake.process import FakeProcess, FakeTask
 from cloche.vm.fake.programs import PROGRAMS
@@ -194,13 +193,23 @@ class FakeGuest:
             await root.close()
 
 
-@record
 class FakeVm:
-    """A VM that is none."""
+    """A VM that is none. ``resets`` counts how often it was put back to its template."""
 
-    id: str
-    provider: str
-    guest: FakeGuest
+    provider = "fake"
+
+    def __init__(self, vm_id: str, make_guest: Callable[[str, int], FakeGuest]) -> None:
+        """``make_guest`` makes the guest of a VM id and a count of resets."""
+        self.id = vm_id
+        self.resets = 0
+        self._make_guest = make_guest
+        self.guest = make_guest(vm_id, 0)
+
+    async def reset(self) -> None:
+        """Another guest takes the place of this one."""
+        await self.guest.close()
+        self.resets += 1
+        self.guest = self._make_guest(self.id, self.resets)
 
 
 class FakeProvider:
@@ -238,18 +247,27 @@ class FakeProvider:
         start = self._clock()
         if self._on_allocate is not None:
             await self._on_allocate(spec, next(self._numbers))
-        vm_id = new_vm_id()
+        vm = FakeVm(new_vm_id(), lambda vm_id, resets: self._guest(spec, vm_id, resets))
+        self._vms[vm.id] = vm
+        return Allocation(vm=vm, duration=self._clock() - start, source="booted")
+
+    def _guest(self, spec: VmSpec, vm_id: str, resets: int) -> FakeGuest:
         info = GuestInfo(
-            boot_id=str(uuid.uuid5(_BOOT_IDS, vm_id)),
+            boot_id=str(uuid.uuid5(_BOOT_IDS, f"{vm_id}/{resets}")),
             kernel=KERNEL,
             hostname=vm_id,
             cpus=spec.cpus,
             memory=spec.memory,
             agent="fake",
         )
-        vm = FakeVm(vm_id, self.name, FakeGuest(info, spec.disk, self._programs, self._handler, self._sleep))
-        self._vms[vm_id] = vm
-        return Allocation(vm=vm, duration=self._clock() - start, source="booted")
+        return FakeGuest(info, spec.disk, self._programs, self._handler, self._sleep)
+
+    async def reset(self, vm: Vm) -> None:
+        """Replace a VM's guest by one that never ran anything."""
+        known = self._vms.get(vm.id)
+        if known is None:
+            raise ProviderError(f"the fake provider has no VM {vm.id}")
+        await known.reset()
 
     async def release(self, vm: Vm) -> None:
         """End a VM; again is fine."""

@@ -21,7 +21,7 @@ from cloche.vm.qemu.process import QemuProcess, open_state
 from cloche.vm.qemu.template import Template, TemplateStore, first_word, make_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cloche.guest.protocol import Header
@@ -43,20 +43,47 @@ class QemuVm:
 
     provider = "qemu"
 
-    def __init__(self, vm_id: str, process: QemuProcess, resources: contextlib.ExitStack) -> None:
+    def __init__(
+        self, template: Template, spec: VmSpec, lease: Lease, resources: contextlib.ExitStack
+    ) -> None:
         """``resources`` gives back what the VM holds besides QEMU: its lease, its images."""
-        self.id = vm_id
-        self.process = process
+        self.id = lease.folder.name
+        self.template = template
+        self.spec = spec
+        self.lease = lease
         self._resources = resources
+        self._process: QemuProcess | None = None
+
+    @property
+    def process(self) -> QemuProcess:
+        """Its QEMU, another one after each reset. ProviderError before there is one."""
+        if self._process is None:
+            raise ProviderError(f"VM {self.id} has not been started")
+        return self._process
 
     @property
     def guest(self) -> AgentClient:
         """The agent's client."""
         return self.process.agent
 
+    @property
+    def last_words(self) -> str:
+        """What QEMU and the guest's console said last."""
+        return self._process.last_words if self._process else ""
+
+    def run(self, process: QemuProcess) -> None:
+        """Take this QEMU for its own; it is killed with us, and with whoever collects what we left."""
+        self._process = process
+        self.lease.record_process(process.pid)
+
+    async def stop(self) -> None:
+        """End QEMU; it is gone when this returns."""
+        if self._process is not None:
+            await self._process.kill()
+
     async def destroy(self) -> None:
         """End QEMU, remove the folder."""
-        await self.process.kill()
+        await self.stop()
         await asyncio.to_thread(self._resources.close)
 
 
@@ -101,13 +128,32 @@ class QemuProvider:
         accelerator = await self.choose_accelerator(spec)
         system, job = self._resolve(spec)
         shape = machine.Shape(accelerator, spec.cpus, spec.memory, spec.disk)
-        try:
+        with _files_made():
             template = await self._templates.get(system, job, shape, self._note)
-            vm = await (self._resume(template, spec) if self._use_templates else self._boot(template, spec))
-        except OSError as error:
-            raise ProviderError(f"the VM's files could not be made: {error}", hint=_SPACE_HINT) from error
+            vm = self._place(template, spec)
+            await self._bring_up(vm)
         self._live[vm.id] = vm
         return Allocation(vm, time.perf_counter() - started, "restored" if self._use_templates else "booted")
+
+    async def reset(self, vm: Vm) -> None:
+        """See VmProvider: another QEMU, on the template, takes the place of the one that ran."""
+        ours = self._live.get(vm.id)
+        if ours is None:
+            raise ProviderError(f"there is no VM {vm.id} to reset")
+        try:
+            with _files_made():
+                await self._renew(ours)
+        except BaseException:
+            del self._live[vm.id]
+            raise
+
+    async def _renew(self, vm: QemuVm) -> None:
+        try:
+            await finish(vm.stop())
+            await asyncio.to_thread(vm.lease.empty)
+        except BaseException as error:
+            raise await _undo(vm, error) from error
+        await self._bring_up(vm)
 
     async def choose_accelerator(self, spec: VmSpec) -> machine.Accelerator:
         """``kvm`` if a guest with this image really boots under it here, else ``tcg``; found out once."""
@@ -132,55 +178,52 @@ class QemuProvider:
 
     # --- making a VM
 
-    async def _resume(self, template: Template, spec: VmSpec) -> QemuVm:
-        state = open_state(str(template.state), os.O_RDONLY)
-        try:
-            vm = await self._start(template, spec, incoming=True)
-            try:
-                await vm.process.migrate("migrate-incoming", state)
-                await vm.process.execute("cont")
-                await vm.guest.connect(_RESUME_DEADLINE)
-                await _identify(vm, template, template.hello)
-            except BaseException as error:
-                raise await _undo(vm, error) from error
-        finally:
-            os.close(state)
-        return vm
-
-    async def _boot(self, template: Template, spec: VmSpec) -> QemuVm:
-        vm = await self._start(template, spec, incoming=False)
-        try:
-            await _identify(vm, template, await first_word(vm.process))
-        except BaseException as error:
-            raise await _undo(vm, error) from error
-        return vm
-
-    async def _start(self, template: Template, spec: VmSpec, *, incoming: bool) -> QemuVm:
-        vm_id = new_vm_id()
+    def _place(self, template: Template, spec: VmSpec) -> QemuVm:
+        """Make a VM that has nothing but its folder."""
         with contextlib.ExitStack() as resources:
             resources.enter_context(template.system.hold())
             resources.enter_context(template.job.hold())
-            lease = Lease.take(self._vms, vm_id)
+            lease = Lease.take(self._vms, new_vm_id())
             resources.callback(lease.drop)
-            files = _make_files(lease.folder, template, incoming=incoming)
-            process = await QemuProcess.start(
-                lambda qmp, agent, console: machine.command(
-                    self._binary,
-                    template.shape,
-                    template.boot,
-                    machine.Wiring(
-                        memory=files["memory"], private=True, disk=files["disk"], inbox=files["inbox"],
-                        network=spec.network, qmp=qmp, agent=agent, console=console, incoming=incoming,
-                    ),
-                ),
-                Inbox(files["inbox"]),
-            )  # fmt: skip
-            vm = QemuVm(vm_id, process, resources.pop_all())
+            return QemuVm(template, spec, lease, resources.pop_all())
+
+    async def _bring_up(self, vm: QemuVm) -> None:
+        """Start the VM's QEMU, until its guest is its own. What it had is given back when that fails."""
         try:
-            lease.record_process(process.pid)
+            await (self._resume(vm) if self._use_templates else self._boot(vm))
         except BaseException as error:
             raise await _undo(vm, error) from error
-        return vm
+
+    async def _resume(self, vm: QemuVm) -> None:
+        state = open_state(str(vm.template.state), os.O_RDONLY)
+        try:
+            vm.run(await self._start(vm, incoming=True))
+            await vm.process.migrate("migrate-incoming", state)
+        finally:
+            os.close(state)
+        await vm.process.execute("cont")
+        await vm.guest.connect(_RESUME_DEADLINE)
+        await _identify(vm, vm.template.hello)
+
+    async def _boot(self, vm: QemuVm) -> None:
+        vm.run(await self._start(vm, incoming=False))
+        await _identify(vm, await first_word(vm.process))
+
+    async def _start(self, vm: QemuVm, *, incoming: bool) -> QemuProcess:
+        template = vm.template
+        files = _make_files(vm.lease.folder, template, incoming=incoming)
+        return await QemuProcess.start(
+            lambda qmp, agent, console: machine.command(
+                self._binary,
+                template.shape,
+                template.boot,
+                machine.Wiring(
+                    memory=files["memory"], private=True, disk=files["disk"], inbox=files["inbox"],
+                    network=vm.spec.network, qmp=qmp, agent=agent, console=console, incoming=incoming,
+                ),
+            ),
+            Inbox(files["inbox"]),
+        )  # fmt: skip
 
     async def _kvm_boots(self, spec: VmSpec) -> bool:
         """Boot a real guest under KVM and see whether it answers."""
@@ -188,6 +231,14 @@ class QemuProvider:
         self._note(f"checking whether KVM runs a guest here (at most {PROBE_DEADLINE:g} s, once)")
         shape = machine.Shape("kvm", spec.cpus, spec.memory, spec.disk)
         return await self._templates.answers(system, job, shape, PROBE_DEADLINE)
+
+
+@contextlib.contextmanager
+def _files_made() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProviderError(f"the VM's files could not be made: {error}", hint=_SPACE_HINT) from error
 
 
 def _make_files(folder: Path, template: Template, *, incoming: bool) -> dict[str, Path]:
@@ -201,20 +252,20 @@ def _make_files(folder: Path, template: Template, *, incoming: bool) -> dict[str
     return files
 
 
-async def _identify(vm: QemuVm, template: Template, hello: Header) -> None:
+async def _identify(vm: QemuVm, hello: Header) -> None:
     """Make the copy its own, before anything runs in it: clock, entropy, hostname, machine id, boot id."""
     await vm.guest.adopt(
         hello,
         hostname=vm.id,
         machine_id=secrets.token_hex(16),
         entropy=secrets.token_bytes(_ENTROPY),
-        env=template.job.env,
+        env=vm.template.job.env,
     )
 
 
 async def _undo(vm: QemuVm, error: BaseException) -> BaseException:
     """Give back a VM that did not come up; what to raise instead of ``error``."""
-    words = vm.process.last_words
+    words = vm.last_words
     await finish(vm.destroy())
     if isinstance(error, GuestError):
         return ProviderError(

@@ -24,6 +24,7 @@ from cloche.vm.sandbox import agent
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from cloche.image.model import Image
     from cloche.image.store import ImageStore
@@ -43,12 +44,57 @@ class SandboxVm:
 
     provider = "sandbox"
 
-    def __init__(self, vm_id: str, child: Child, guest: AgentClient, resources: contextlib.ExitStack) -> None:
+    def __init__(self, image: Image, spec: VmSpec, lease: Lease, resources: contextlib.ExitStack) -> None:
         """``resources`` gives back what the sandbox holds besides its processes: its lease, its image."""
-        self.id = vm_id
-        self.guest = guest
-        self.child = child
+        self.id = lease.folder.name
+        self.image = image
+        self.spec = spec
+        self.lease = lease
         self._resources = resources
+        self._agent: _RunningAgent | None = None
+
+    @property
+    def guest(self) -> AgentClient:
+        """The agent's client, another one after each reset."""
+        return self._running.guest
+
+    @property
+    def child(self) -> Child:
+        """Its first process."""
+        return self._running.child
+
+    @property
+    def _running(self) -> _RunningAgent:
+        if self._agent is None:
+            raise ProviderError(f"sandbox {self.id} has not been started")
+        return self._agent
+
+    def start(self) -> None:
+        """Start its agent."""
+        child, channel = _start_agent(self.lease.folder, self.image, self.spec)
+        self._agent = _RunningAgent(child, AgentClient(channel))
+        self.lease.record_process(child.pid)
+
+    @property
+    def last_words(self) -> str:
+        """What it said when it went wrong."""
+        return self._agent.child.said.strip() if self._agent else ""
+
+    async def stop(self) -> None:
+        """End every process of it."""
+        if self._agent is not None:
+            await self._agent.end()
+
+    async def destroy(self) -> None:
+        """End every process of it, remove the folder."""
+        await self.stop()
+        await asyncio.to_thread(self._resources.close)
+
+
+class _RunningAgent:
+    def __init__(self, child: Child, guest: AgentClient) -> None:
+        self.child = child
+        self.guest = guest
         self._watch = asyncio.create_task(self._watch_end())
 
     async def _watch_end(self) -> None:
@@ -56,10 +102,9 @@ class SandboxVm:
         said = self.child.said.strip()
         self.guest.fail(GuestLost(f"the sandbox ended (exit code {code}){f': {said}' if said else ''}"))
 
-    async def destroy(self) -> None:
-        """End every process of it, remove the folder.
+    async def end(self) -> None:
+        """The agent ends when its channel closes, and what started it not before everything in there has ended.
 
-        The agent ends when its channel closes, and what started it not before everything in there has ended.
         Killed, it would leave them to end in the kernel's own time.
         """
         await self.guest.close()
@@ -67,7 +112,6 @@ class SandboxVm:
             await asyncio.wait_for(self.child.wait(), _END_DEADLINE)
         await self.child.kill()
         self._watch.cancel()
-        await asyncio.to_thread(self._resources.close)
 
 
 class SandboxProvider:
@@ -95,38 +139,56 @@ class SandboxProvider:
         """See VmProvider."""
         started = time.perf_counter()
         self._shares_network = spec.network == "user"
-        try:
-            vm = await self._start(self._images.resolve(spec.image, "job"), spec)
-        except OSError as error:
-            raise ProviderError(
-                f"the sandbox's files could not be made: {error}", hint=_SPACE_HINT
-            ) from error
+        image = self._images.resolve(spec.image, "job")
+        with _files_made():
+            vm = self._place(image, spec)
+            await self._bring_up(vm)
         self._live[vm.id] = vm
         return Allocation(vm, time.perf_counter() - started, "booted")
 
-    async def _start(self, image: Image, spec: VmSpec) -> SandboxVm:
-        vm_id = new_vm_id()
+    async def reset(self, vm: Vm) -> None:
+        """See VmProvider: everything in it ends, its files go, another agent begins."""
+        ours = self._live.get(vm.id)
+        if ours is None:
+            raise ProviderError(f"there is no sandbox {vm.id} to reset")
+        try:
+            with _files_made():
+                await self._renew(ours)
+        except BaseException:
+            del self._live[vm.id]
+            raise
+
+    async def _renew(self, vm: SandboxVm) -> None:
+        try:
+            await finish(vm.stop())
+            await asyncio.to_thread(vm.lease.empty)
+        except BaseException:
+            await finish(vm.destroy())
+            raise
+        await self._bring_up(vm)
+
+    def _place(self, image: Image, spec: VmSpec) -> SandboxVm:
         with contextlib.ExitStack() as resources:
             resources.enter_context(image.hold())
-            lease = Lease.take(self._vms, vm_id)
+            lease = Lease.take(self._vms, new_vm_id())
             resources.callback(lease.drop)
-            child, channel = _start_agent(lease.folder, image, spec)
-            lease.record_process(child.pid)
-            vm = SandboxVm(vm_id, child, AgentClient(channel), resources.pop_all())
+            return SandboxVm(image, spec, lease, resources.pop_all())
+
+    async def _bring_up(self, vm: SandboxVm) -> None:
+        """Start the sandbox's agent; what the sandbox had is given back when that fails."""
         try:
+            vm.start()
             hello = await vm.guest.connect(START_DEADLINE)
             await vm.guest.adopt(
-                hello, hostname=vm_id, machine_id=os.urandom(16).hex(), entropy=b"", env=image.env
+                hello, hostname=vm.id, machine_id=os.urandom(16).hex(), entropy=b"", env=vm.image.env
             )
         except BaseException as error:
             await finish(vm.destroy())
-            said = child.said.strip()
             if isinstance(error, GuestError):
                 raise ProviderError(
-                    f"the sandbox did not come up: {said or error.message}", hint=_HINT
+                    f"the sandbox did not come up: {vm.last_words or error.message}", hint=_HINT
                 ) from None
             raise
-        return vm
 
     async def release(self, vm: Vm) -> None:
         """See VmProvider."""
@@ -144,6 +206,14 @@ _HINT = (
     "the sandbox needs user namespaces and overlayfs in them (Linux 5.11 or newer; on Ubuntu, "
     "sysctl kernel.apparmor_restrict_unprivileged_userns=0); cloche doctor checks"
 )
+
+
+@contextlib.contextmanager
+def _files_made() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProviderError(f"the sandbox's files could not be made: {error}", hint=_SPACE_HINT) from error
 
 
 def _resolv_conf() -> str:
