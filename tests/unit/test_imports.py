@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 RUN = """
 import cloche.cli.root, cloche.cli.run
-cloche.cli.run._import_asyncio()
+cloche.cli.run.import_asyncio()
 import cloche.cli.running, cloche.report.plain, cloche.pool
 import cloche.vm.sandbox.provider
 """

@@ -6,7 +6,9 @@ import gc as garbage  # `gc` is the command of that name, once it is imported
 import os
 import sys
 
-from cloche.errors import EXIT_INTERRUPTED, ClocheError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _NEW_OBJECTS = 100_000
 """How many before Python searches for garbage: imports make half of that, and none of it is."""
@@ -14,8 +16,23 @@ _NEW_OBJECTS = 100_000
 
 def main() -> None:
     """Run the command line and end the process with Cloche's exit codes (docs/cli.md)."""
-    garbage.set_threshold(_NEW_OBJECTS)
     _open_missing_streams()
+    if sys.argv[1:2] == ["run"] and (code := _by_the_daemon()) is not None:
+        sys.exit(code)
+    run_here()
+
+
+def _by_the_daemon() -> int | None:
+    from cloche.daemon.client import ask
+
+    return ask(sys.argv[1:])
+
+
+def run_here() -> NoReturn:
+    """Run the command line in this process and end it."""
+    from cloche.errors import EXIT_INTERRUPTED, ClocheError
+
+    garbage.set_threshold(_NEW_OBJECTS)
     try:
         sys.exit(_call())
     except ClocheError as error:
@@ -37,6 +54,7 @@ def _call() -> int:
     import click
 
     from cloche.cli.root import cloche
+    from cloche.errors import EXIT_INTERRUPTED
 
     try:
         return cloche.main(standalone_mode=False) or 0

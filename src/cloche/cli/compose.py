@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import contextlib
 from typing import TYPE_CHECKING
 
 from cloche.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from cloche.config import Settings
+    from cloche.daemon.server import Daemon
+    from cloche.daemon.sessions import LentSessions
+    from cloche.pool import VmPool
     from cloche.session import SessionManager
     from cloche.vm.provider import VmProvider
 
 PROVIDER_ENTRY_POINTS = "cloche.providers"
 """Other packages add providers under this entry point group: a name, and a function of settings and notes."""
+
+
+LENT = {"auto": "qemu", "qemu": "qemu", "sandbox": "sandbox"}
+"""The providers whose VMs the daemon lends, by the names they are asked for."""
+
+_control: list[str] = []
+
+
+def borrow_from(control: str) -> None:
+    """Take VMs from the daemon that listens there, as far as it has what is asked for."""
+    _control[:] = [control]
+
+
+@contextlib.asynccontextmanager
+async def open_sessions(
+    settings: Settings, note: Callable[[str], None]
+) -> AsyncIterator[SessionManager | LentSessions]:
+    """Sessions with VMs of the daemon's where this process is its runner's, else with VMs of its own."""
+    name = settings.vm.provider
+    if _control and name in LENT:
+        from cloche.daemon.sessions import LentSessions
+
+        lent = await LentSessions.open(_control[0], LENT[name], {})
+        if lent is not None:
+            async with lent:
+                yield lent
+            return
+    from cloche.pool import VmPool
+
+    async with make_sessions(settings, VmPool(make_provider(name, note))) as sessions:
+        yield sessions
+
+
+def make_daemon(folder: Path, settings: Settings, note: Callable[[str], None]) -> Daemon:
+    """Wire the daemon: a pool for each provider that is asked for."""
+    from cloche.daemon.server import Daemon, Service
+    from cloche.pool import VmPool
+
+    def make(name: str) -> Service | None:
+        lent = LENT.get(name)
+        if lent is None:
+            return None
+        pool = VmPool(make_provider(lent, note))
+        return Service(pool, make_sessions(settings, pool))
+
+    return Daemon(folder, make)
 
 
 def start_early(provider: str | None) -> AbstractContextManager[None]:
@@ -25,7 +75,7 @@ def start_early(provider: str | None) -> AbstractContextManager[None]:
         from cloche.vm.sandbox.agent import started_early
 
         return started_early()
-    return nullcontext()
+    return contextlib.nullcontext()
 
 
 def make_provider(name: str, note: Callable[[str], None]) -> VmProvider:
@@ -60,11 +110,9 @@ def _from_entry_point(name: str, note: Callable[[str], None]) -> VmProvider:
     raise UsageError(f"there is no provider {name!r}", hint="--vm auto, qemu, sandbox or fake")
 
 
-def make_sessions(settings: Settings, provider: VmProvider) -> SessionManager:
+def make_sessions(settings: Settings, pool: VmPool) -> SessionManager:
     """Wire the session manager: its pool, and the count of this user's sessions on this machine."""
     from cloche.config import sessions_dir
-    from cloche.pool import VmPool
     from cloche.session import SessionManager, SessionRegistry
 
-    registry = SessionRegistry(sessions_dir())
-    return SessionManager(VmPool(provider), registry, settings.session.max_concurrent)
+    return SessionManager(pool, SessionRegistry(sessions_dir()), settings.session.max_concurrent)

@@ -16,6 +16,9 @@ class LazyGroup(click.Group):
     commands_by_name: ClassVar[dict[str, tuple[str, str]]] = {
         "run": ("cloche.cli.run:run", "Run workflows in a VM of their own."),
         "image": ("cloche.cli.image:image", "Build, import and look at images."),
+        "up": ("cloche.cli.up:up", "Start the daemon: VMs ready before anyone asks."),
+        "down": ("cloche.cli.down:down", "End the daemon."),
+        "status": ("cloche.cli.status:status", "Tell what the daemon has and does."),
         "doctor": ("cloche.cli.doctor:doctor", "Say what this machine can do, and what to type to mend it."),
         "gc": ("cloche.cli.gc:gc", "Clear what killed runs left, and images that nothing uses."),
     }

@@ -159,13 +159,13 @@ def run(
         verbose=verbose,
     )
     with start_early(provider):
-        _import_asyncio()
+        import_asyncio()
         from cloche.cli.running import run_workflows
 
         sys.exit(run_workflows(options, read_secrets(secrets, secret_file)))
 
 
-def _import_asyncio() -> None:
+def import_asyncio() -> None:
     """Import asyncio as where Python has no TLS: nothing speaks it through asyncio here, and it takes 6 ms."""
     if "ssl" not in sys.modules:
         sys.modules["ssl"] = None  # type: ignore[assignment] # how an import is made to fail

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cloche.cli.compose import make_provider, make_sessions
+from cloche.cli.compose import open_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
 from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
     from cloche.cli.run import RunOptions
     from cloche.config import Settings
+    from cloche.daemon.sessions import LentSessions
     from cloche.errors import Diagnostic
     from cloche.report import Reporter
     from cloche.report.factory import Output
     from cloche.session import SessionManager
-    from cloche.vm.provider import Network, VmProvider
+    from cloche.vm.provider import Network
     from cloche.workflow.model import Workflow
 
 _log = logging.getLogger("cloche")
@@ -192,23 +193,23 @@ class _Runs:
     async def run(self) -> int:
         """Run all; the exit code is the gravest of theirs."""
         await self._clear_leftovers()
-        provider = make_provider(
-            self._settings.vm.provider, lambda text: self._reporter.log(f"cloche: {text}")
-        )
         self._catch_signals()
-        async with make_sessions(self._settings, provider) as sessions:
+        async with open_sessions(self._settings, self._note) as sessions:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
-            tasks = [self._one(workflow, sessions, provider, places) for workflow in self._found.workflows]
+            tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]
             codes = await asyncio.gather(*tasks)
         return EXIT_INTERRUPTED if self._interrupts else max(codes, default=EXIT_SUCCESS)
 
+    def _note(self, text: str) -> None:
+        self._reporter.log(f"cloche: {text}")
+
     async def _one(
-        self, workflow: Workflow, sessions: SessionManager, provider: VmProvider, places: asyncio.Semaphore
+        self, workflow: Workflow, sessions: SessionManager | LentSessions, places: asyncio.Semaphore
     ) -> int:
         async with places:
             if self._interrupts:
                 return EXIT_INTERRUPTED
-            executor = WorkflowExecutor(sessions, [self._reporter], notes=lambda: provider.notes)
+            executor = WorkflowExecutor(sessions, [self._reporter], notes=lambda: sessions.notes)
             self._executors.append(executor)
             try:
                 result = await executor.execute_workflow(workflow, self._request)

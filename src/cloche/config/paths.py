@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import UsageError
+from cloche.places import daemon_folder, runtime_folder, user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-USER_RUNTIME = "/run/user/{uid}"
-"""Where systemd puts the runtime folder, for processes that were not told (cron's)."""
 
 
 def config_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -35,19 +32,20 @@ def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Make (mode 0700) and return the folder of what lives as long as processes do: sockets, locks.
 
-    It must be the same for every process of this user on this machine, cron's and ssh's included: that makes
-    the session limit hold. So: XDG_RUNTIME_DIR, else /run/user/UID, if ours; else a folder of the state's.
+    See ``places.runtime_folder`` for where that is, and why.
     """
-    given = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    for folder in (given, Path(USER_RUNTIME.format(uid=os.getuid()))):
-        if folder.is_absolute() and folder.is_dir() and folder.stat().st_uid == os.getuid():
-            return _private(folder / "cloche")
-    return _private(state_dir(environ) / "run")
+    return _private(Path(runtime_folder(environ)))
 
 
 def sessions_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Tell the folder that counts the sessions of this user on this machine."""
     return runtime_dir(environ) / "sessions"
+
+
+def daemon_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Make (mode 0700) and return the folder of the daemon's sockets and lock."""
+    runtime_dir(environ)
+    return _private(Path(daemon_folder(environ)))
 
 
 def vms_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -56,11 +54,7 @@ def vms_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def _xdg(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
-    given = Path(environ.get(name, ""))
-    if given.is_absolute():  # the specification: a relative one is to be ignored
-        return given / "cloche"
-    home = environ.get("HOME") or str(Path("~").expanduser())
-    return Path(home) / otherwise / "cloche"
+    return Path(user_folder(environ, name, otherwise))
 
 
 def _private(folder: Path) -> Path:

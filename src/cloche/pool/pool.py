@@ -64,6 +64,11 @@ class VmPool:
         return self._provider.name
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about its VMs."""
+        return self._provider.notes
+
+    @property
     def stats(self) -> PoolStats:
         """The counts so far."""
         return PoolStats(self._allocated, self._released, len(self._active))

@@ -73,9 +73,7 @@ class AgentClient:
         Again and again is fine.
         """
         if self._transport is None:
-            loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: _Wire(self, self._gone), sock=self._socket)
-            self._transport = transport
+            await self._listen()
         return await self._request({"t": "hello", "v": protocol.VERSION}, deadline=deadline)
 
     async def adopt(
@@ -111,6 +109,27 @@ class AgentClient:
         except protocol.ProtocolError as error:
             raise self._break(error) from None
         return self._info
+
+    def hand_over(self) -> tuple[socket.socket, int]:
+        """Let another process speak to the guest: the channel, the caller's now, and the last number used.
+
+        This client is of no more use. GuestError while something is under way.
+        """
+        if self._requests or self._streams or self._decoder.pending:
+            raise GuestError("the guest is in use and cannot be handed over")
+        channel = self._socket.dup()
+        self.fail(GuestLost("the VM has been handed to another process"))
+        return channel, self._last_number
+
+    async def take_over(self, info: GuestInfo, number: int) -> None:
+        """Go on where another process's client left off: what it knew of the guest, and the last number used."""
+        self._info, self._last_number = info, number
+        await self._listen()
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: _Wire(self, self._gone), sock=self._socket)
+        self._transport = transport
 
     async def prepare(self, roots: int) -> None:
         """Have the agent make job roots ahead of time."""

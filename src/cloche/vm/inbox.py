@@ -22,7 +22,7 @@ class Inbox:
     """One VM's inbox. Holds one content at a time; the file takes no space between two."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._size = path.stat().st_size
         self._free = asyncio.Lock()
 
@@ -36,12 +36,12 @@ class Inbox:
             try:
                 yield await self._write(archive)
             finally:
-                os.truncate(self._path, 0)
-                os.truncate(self._path, self._size)
+                os.truncate(self.path, 0)
+                os.truncate(self.path, self._size)
 
     async def _write(self, archive: AsyncIterable[bytes]) -> int:
         written = 0
-        with self._path.open("r+b", buffering=0) as file:
+        with self.path.open("r+b", buffering=0) as file:
             async for part in archive:
                 written += len(part)
                 if written > self._size:
@@ -51,7 +51,7 @@ class Inbox:
                 try:
                     await asyncio.to_thread(_write_all, file.fileno(), part)
                 except OSError as error:
-                    raise GuestError(f"cannot write {self._path}: {error.strerror}") from error
+                    raise GuestError(f"cannot write {self.path}: {error.strerror}") from error
         return written
 
 

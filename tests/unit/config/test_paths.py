@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloche.config import config_dir, data_dir, paths, runtime_dir, sessions_dir, state_dir, vms_dir
+from cloche import places
+from cloche.config import config_dir, data_dir, runtime_dir, sessions_dir, state_dir, vms_dir
 from cloche.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_the_runtime_folder_is_private(tmp_path: Path) -> None:
 def test_a_runtime_folder_that_is_not_there_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "USER_RUNTIME", str(tmp_path / "run-user-{uid}"))
+    monkeypatch.setattr(places, "USER_RUNTIME", str(tmp_path / "run-user-{uid}"))
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "gone")}
     assert runtime_dir(environ) == tmp_path / ".local/state/cloche/run"
     usual = tmp_path / f"run-user-{os.getuid()}"

@@ -1,0 +1,182 @@
+"""Sessions whose VMs are the daemon's: what the executor is given in place of a session manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from cloche import errors
+from cloche.daemon.lending import LentVm, borrow, spec_fields
+from cloche.daemon.packets import connect
+from cloche.errors import ClocheError, ProviderError
+from cloche.session.model import NEXT_STATES, SessionState, SessionStateError
+from cloche.tasks import finish
+from cloche.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from cloche.daemon.packets import Message, Packets
+    from cloche.session import Session, SessionContext
+
+_log = logging.getLogger("cloche.session.manager")
+CONNECT_DEADLINE = 10.0
+RELEASE_DEADLINE = 60.0
+"""Seconds for the daemon to take a VM back; it takes it at once and cleans it later."""
+_CANCEL_DEADLINE = 10.0
+
+
+class LentSessions:
+    """Creates and releases sessions at the daemon. An async context manager: leaving it gives all back."""
+
+    def __init__(self, packets: Packets, provider: str, options: Mapping[str, Any]) -> None:
+        self._packets = packets
+        self._provider = provider
+        self._options = options
+        self._number = 0
+        self._answers: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
+        self._held: dict[str, Session] = {}
+        self._reader = asyncio.create_task(self._read())
+        self._lost: ProviderError | None = None
+        self.notes: tuple[str, ...] = ()
+
+    @classmethod
+    async def open(cls, path: str, provider: str, options: Mapping[str, Any]) -> Self | None:
+        """Connect to the daemon's control socket; ``None`` when it does not serve this provider.
+
+        ``options`` go with each session that is asked for. ProviderError when no daemon answers.
+        """
+        sessions = cls(await connect(path, CONNECT_DEADLINE), provider, options)
+        try:
+            answer, _ = await sessions._ask({"op": "hello", "provider": provider})
+        except BaseException:
+            await sessions.close()
+            raise
+        if not answer["served"]:
+            await sessions.close()
+            return None
+        sessions.notes = tuple(answer["notes"])
+        return sessions
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create_session(self, context: SessionContext) -> Session:
+        """See SessionManager; raises what the daemon's raises."""
+        self._number += 1
+        number = self._number
+        request = {
+            "op": "create", "provider": self._provider, "workflow": context.workflow,
+            "spec": spec_fields(context.spec), "pid": os.getpid(), **self._options,
+        }  # fmt: skip
+        asking = asyncio.ensure_future(self._ask(request, number))
+        try:
+            told, descriptors = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await finish(self._cancel(number, asking))
+            raise
+        session = await borrow(told, descriptors[0], context)
+        self._held[session.id] = session
+        took = format_duration(session.allocation.duration)
+        _log.info("Allocated VM %s in %s for session %s", session.vm_id, took, session.id)
+        return session
+
+    async def _cancel(self, number: int, asking: asyncio.Future[tuple[Message, list[int]]]) -> None:
+        """Ask for the session no longer; one that was made meanwhile goes back."""
+        with contextlib.suppress(ClocheError, TimeoutError):
+            await self._packets.send({"op": "cancel", "n": 0, "which": number})
+            told, descriptors = await asyncio.wait_for(asking, _CANCEL_DEADLINE)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            await self._ask({"op": "release", "session": told["session"]})
+
+    def update_state(self, session: Session, state: SessionState) -> None:
+        """See SessionManager."""
+        if state not in NEXT_STATES[session.state]:
+            raise SessionStateError(f"session {session.id} is {session.state} and cannot become {state}")
+        session.state = state
+        session.last_activity = time.time()
+
+    async def release_session(self, session: Session) -> None:
+        """See SessionManager. A daemon that is gone has ended its VMs: nothing is left to release."""
+        if self._held.pop(session.id, None) is None:
+            return
+        session.state = SessionState.TERMINATING
+        await finish(self._release(session))
+        _log.info("Released session %s with VM %s", session.id, session.vm_id)
+
+    async def _release(self, session: Session) -> None:
+        assert isinstance(session.vm, LentVm)  # noqa: S101 - made by create_session
+        await session.vm.guest.close()
+        if self._lost is None:
+            async with asyncio.timeout(RELEASE_DEADLINE):
+                await self._ask({"op": "release", "session": session.id})
+
+    async def close(self) -> None:
+        """Release every session and hang up."""
+        await finish(self._close())
+
+    async def _close(self) -> None:
+        held = list(self._held.values())
+        await asyncio.gather(*map(self.release_session, held), return_exceptions=True)
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        self._packets.close()
+
+    # --- the wire
+
+    async def _ask(self, request: Mapping[str, Any], number: int | None = None) -> tuple[Message, list[int]]:
+        if number is None:
+            self._number += 1
+            number = self._number
+        if self._lost is not None:
+            raise self._lost
+        future = asyncio.get_running_loop().create_future()
+        self._answers[number] = future
+        try:
+            await self._packets.send({**request, "n": number})
+            answer, descriptors = await future
+        finally:
+            del self._answers[number]
+        if "error" in answer:
+            raise _error(answer["error"])
+        return answer, descriptors
+
+    async def _read(self) -> None:
+        lost = ProviderError(
+            "the daemon has ended, and its VMs with it", hint="cloche up starts it again; its log says why"
+        )
+        try:
+            while received := await self._packets.receive():
+                answer, descriptors = received
+                future = self._answers.get(answer.get("n", 0))
+                if future is None or future.done():
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                else:
+                    future.set_result((answer, descriptors))
+        except ProviderError as nonsense:
+            lost = nonsense
+        self._lost = lost
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(lost)
+
+
+def _error(told: Mapping[str, Any]) -> ClocheError:
+    """Return the daemon's error as it was raised there."""
+    kind = getattr(errors, str(told.get("kind")), None)
+    usable = isinstance(kind, type) and issubclass(kind, ClocheError) and kind is not errors.WorkflowError
+    made: ClocheError = (kind if usable else ProviderError)(told["message"], hint=told["hint"])  # type: ignore[misc] # seen to be one
+    return made
