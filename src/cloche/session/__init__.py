@@ -2,7 +2,7 @@
 
 from cloche.session.manager import SessionManager, SessionStats
 from cloche.session.model import Session, SessionContext, SessionState, SessionStateError
-from cloche.session.registry import ActiveSession, SessionRegistry
+from cloche.session.registry import ActiveSession, SessionRegistry, Waiting
 
 __all__ = [
     "ActiveSession",
@@ -13,4 +13,5 @@ __all__ = [
     "SessionState",
     "SessionStateError",
     "SessionStats",
+    "Waiting",
 ]

@@ -12,6 +12,9 @@ from cloche.records import record
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloche.session.registry import Waiting
     from cloche.vm.provider import Allocation, Vm
 
 
@@ -52,17 +55,22 @@ class SessionStateError(ClocheError):
 
 @record
 class SessionContext:
-    """What a session is wanted for: the workflow's name, for people, and the VM it needs."""
+    """What a session is wanted for: the workflow's name, for people, and the VM it needs.
+
+    ``on_wait`` is told of its place in the line, where it has to wait for one.
+    """
 
     workflow: str
     spec: VmSpec = field(default_factory=VmSpec)
+    on_wait: Callable[[Waiting], None] | None = None
 
 
 @record(frozen=False, eq=False)
 class Session:
     """The bond of a run and its VM. Its manager alone changes it.
 
-    Times are seconds since the epoch. ``snapshots`` are the ids of the snapshots taken of its VM.
+    Times are seconds since the epoch. ``snapshots`` are the ids of the snapshots taken of its VM, the latest
+    last. ``on_loss`` is called, with the reason, when the session is taken away from whoever works in it.
     """
 
     id: str
@@ -72,6 +80,7 @@ class Session:
     last_activity: float
     state: SessionState = SessionState.INITIALIZING
     snapshots: tuple[str, ...] = ()
+    on_loss: Callable[[str], None] | None = None
 
     @property
     def vm(self) -> Vm:

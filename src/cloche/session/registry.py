@@ -3,6 +3,10 @@
 One file per session, locked by the process that owns it: a lock ends with its owner, however that ends, so
 a file whose lock is free belongs to nobody and is removed on sight. Whoever looks or adds holds the folder's
 own lock meanwhile, which makes "is there room? then take it" one step.
+
+Who waits for a place has a file too, numbered in the order of asking and locked likewise. Everybody goes by one
+rule: there is room for you when the active sessions and those who asked before you are fewer than your limit. So
+nobody overtakes, and a waiter that died, or is frozen past its own deadline, holds up nobody.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ import json
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloche.errors import ProviderError, SessionLimitReached
 from cloche.records import record
+from cloche.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 LOCK_TIMEOUT = 10.0
@@ -28,6 +33,10 @@ LOCK_TIMEOUT = 10.0
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 _MAX_FILE = 64 * 1024
+_SHORTEST_LOOK, _LOOK_FOR_EACH, _LONGEST_LOOK = 0.1, 0.05, 2.0
+"""Seconds between two looks of a waiter: the nearer its turn, the more often."""
+_OVERDUE = 10.0
+"""Seconds past its own deadline after which a waiter no longer counts: its process must be stopped."""
 
 
 @record
@@ -44,19 +53,34 @@ class ActiveSession:
         return f"{self.id} (workflow {self.workflow!r}, process {self.pid}, since {since})"
 
 
+@record
+class Waiting:
+    """What a waiter is told whenever it moves up: its ``place`` (1 is next), and what it waits for."""
+
+    place: int
+    limit: int
+    active: int
+
+
 class Slot:
     """A place among the sessions of this machine, held until released or until this process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+        self.path = path
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
         """Give the place back; again is fine."""
         if self._descriptor is not None:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class _File(NamedTuple):
+    path: Path
+    told: dict[str, Any]
+    lives: bool
 
 
 class SessionRegistry:
@@ -66,26 +90,77 @@ class SessionRegistry:
         self._directory = directory
         self._lock_timeout = lock_timeout
 
-    async def add(self, session: ActiveSession, limit: int) -> Slot:
-        """Take a place for a session.
+    async def add(
+        self,
+        session: ActiveSession,
+        limit: int,
+        *,
+        patience: float = 0.0,
+        tell: Callable[[Waiting], None] | None = None,
+    ) -> Slot:
+        """Take a place for a session; wait for one up to ``patience`` seconds, in the order of asking.
 
-        Raises SessionLimitReached when ``limit`` sessions are active, and ProviderError when the folder
-        cannot be used or its lock is not free within the deadline.
+        Raises SessionLimitReached when ``limit`` sessions are active, or were for so long, and ProviderError
+        when the folder cannot be used or its lock is not free within the deadline.
         """
         async with self._locked():
             active, _ = self._look()
-            if len(active) >= limit:
-                raise _limit_reached(limit, active)
-            path = self._directory / f"{session.id}.json"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            slot = Slot(path, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.write(descriptor, json.dumps(asdict(session)).encode())
-            except BaseException:
-                slot.release()
-                raise
-            return slot
+            waiting = self._waiters()
+            if len(active) + len(waiting) < limit:
+                return self._enter(session)
+            if patience <= 0:
+                raise _limit_reached(limit, active, len(waiting))
+            ticket = self._line_up(session, patience, waiting)
+        try:
+            return await self._wait(ticket, session, limit, patience, tell)
+        finally:
+            ticket.release()
+
+    async def _wait(
+        self,
+        ticket: Slot,
+        session: ActiveSession,
+        limit: int,
+        patience: float,
+        tell: Callable[[Waiting], None] | None,
+    ) -> Slot:
+        started = time.monotonic()
+        told = None
+        while True:
+            async with self._locked():
+                active, _ = self._look()
+                ahead = sum(path.name < ticket.path.name for path in self._waiters())
+                if len(active) + ahead < limit:
+                    ticket.release()
+                    return self._enter(session)
+            waited = time.monotonic() - started
+            if waited >= patience:
+                raise _limit_reached(limit, active, ahead, waited)
+            if tell and ahead != told:
+                tell(Waiting(ahead + 1, limit, len(active)))
+                told = ahead
+            look = min(_SHORTEST_LOOK + ahead * _LOOK_FOR_EACH, _LONGEST_LOOK)
+            await asyncio.sleep(min(look, patience - waited))
+
+    def _enter(self, session: ActiveSession) -> Slot:
+        return self._write(f"{session.id}.json", asdict(session))
+
+    def _line_up(self, session: ActiveSession, patience: float, waiting: list[Path]) -> Slot:
+        number = int(waiting[-1].name.split("-")[1]) + 1 if waiting else 1
+        until = time.time() + patience
+        return self._write(f"wait-{number:012d}-{session.id}.json", {**asdict(session), "until": until})
+
+    def _write(self, name: str, content: dict[str, object]) -> Slot:
+        path = self._directory / name
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        slot = Slot(path, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, json.dumps(content).encode())
+        except BaseException:
+            slot.release()
+            raise
+        return slot
 
     async def active(self) -> list[ActiveSession]:
         """List the sessions whose owners live, oldest first; files of dead owners are removed."""
@@ -134,17 +209,30 @@ class SessionRegistry:
         """Tell the living from the dead, and remove the dead."""
         living: list[ActiveSession] = []
         dead: list[ActiveSession] = []
-        for path in sorted(self._directory.glob("sess-*.json")):
+        for path, told, lives in self._files("sess-*.json"):
+            (living if lives else dead).append(_session(path, told))
+        return sorted(living, key=lambda session: session.since), dead
+
+    def _waiters(self) -> list[Path]:
+        """Return the files of those who wait, in the order of asking."""
+        overdue = time.time() - _OVERDUE
+        return [
+            path
+            for path, told, lives in self._files("wait-*.json")
+            if lives and isinstance(until := told.get("until"), float) and until > overdue
+        ]
+
+    def _files(self, pattern: str) -> Iterator[_File]:
+        """Yield the files, in the order of their names; those whose owners are dead are removed."""
+        for path in sorted(self._directory.glob(pattern)):
             with _opened(path) as descriptor:
                 if descriptor is None:
                     continue
-                session = _read(path, descriptor)
-                if _try_lock(descriptor):
+                told = _read(descriptor)
+                lives = not _try_lock(descriptor)
+                if not lives:
                     path.unlink(missing_ok=True)
-                    dead.append(session)
-                else:
-                    living.append(session)
-        return sorted(living, key=lambda session: session.since), dead
+                yield _File(path, told, lives)
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -169,22 +257,37 @@ def _opened(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _read(path: Path, descriptor: int) -> ActiveSession:
-    """Read what a file tells; a damaged one still tells its id."""
+def _read(descriptor: int) -> dict[str, Any]:
     try:
         told = json.loads(os.pread(descriptor, _MAX_FILE, 0))
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _session(path: Path, told: dict[str, Any]) -> ActiveSession:
+    """Return what a session's file tells; a damaged one still tells its id."""
+    try:
         return ActiveSession(path.stem, str(told["workflow"]), int(told["pid"]), float(told["since"]))
     except (ValueError, KeyError, TypeError):
         return ActiveSession(path.stem, "?", 0, 0.0)
 
 
-def _limit_reached(limit: int, active: list[ActiveSession]) -> SessionLimitReached:
+def _limit_reached(
+    limit: int, active: list[ActiveSession], waiting: int, waited: float | None = None
+) -> SessionLimitReached:
     which = "\n".join(f"  {session}" for session in active)
     noun = "session" if limit == 1 else "sessions"
+    queue = f"\n{waiting} more waiting for a place" if waiting else ""
+    stood = (
+        "is reached"
+        if waited is None
+        else f"was reached for {format_duration(waited)}, as long as was to be waited"
+    )
     return SessionLimitReached(
-        f"the limit of {limit} concurrent {noun} is reached; active on this machine:\n{which}"
-        if active
+        f"the limit of {limit} concurrent {noun} {stood}; active on this machine:\n{which}{queue}"
+        if active or waiting
         else f"the limit of concurrent sessions is {limit}: none may start",
-        hint="wait for one to finish, interrupt its process, or raise [session] max_concurrent in"
-        " ~/.config/cloche/config.toml (CLOCHE_SESSION_MAX_CONCURRENT)",
+        hint=f"{'wait for one to finish (--wait)' if waited is None else 'wait longer'}, interrupt its process, or"
+        " raise [session] max_concurrent in ~/.config/cloche/config.toml (CLOCHE_SESSION_MAX_CONCURRENT)",
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloche.errors import ProviderError, SessionLimitReached
-from cloche.session.registry import ActiveSession, SessionRegistry
+from cloche.session.registry import ActiveSession, SessionRegistry, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cloche.session.registry import Slot
 
 OWNER = """
 import asyncio, os, sys
@@ -27,6 +30,22 @@ async def main():
         session = ActiveSession(f"sess-{number:012x}", "elsewhere", os.getpid(), number)
         await SessionRegistry(Path(sys.argv[1])).add(session, 99)
     print("ready", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+WAITER = """
+import asyncio, os, sys
+from pathlib import Path
+from cloche.session.registry import ActiveSession, SessionRegistry
+
+async def main():
+    session = ActiveSession("sess-00000000000f", "elsewhere", os.getpid(), 0)
+    tell = lambda waiting: print("waiting", flush=True)
+    await SessionRegistry(Path(sys.argv[1])).add(session, 1, patience=float(sys.argv[2]), tell=tell)
+    print("entered", flush=True)
     sys.stdin.read()
 
 asyncio.run(main())
@@ -208,3 +227,138 @@ async def test_the_folder_is_private(registry: SessionRegistry, folder: Path) ->
     assert mode(folder) == 0o700
     assert mode(folder / f"{session(1).id}.json") == 0o600
     slot.release()
+
+
+# Waiting
+
+
+@contextlib.contextmanager
+def waiting_process(folder: Path, patience: float) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that waits for a place."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITER, str(folder), str(patience)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        yield process
+        process.kill()
+
+
+async def lined_up(registry: SessionRegistry, number: int, limit: int = 1) -> asyncio.Task[Slot]:
+    """A session that has taken its place in the line."""
+    standing = asyncio.Event()
+    add = registry.add(session(number), limit, patience=60.0, tell=lambda _: standing.set())
+    task = asyncio.create_task(add)
+    await standing.wait()
+    return task
+
+
+async def test_places_go_in_the_order_of_asking(registry: SessionRegistry, folder: Path) -> None:
+    slot = await registry.add(session(9), limit=1)
+    tasks = [await lined_up(SessionRegistry(folder), number) for number in (3, 1, 2)]
+    order = []
+    for task in tasks:
+        slot.release()
+        slot = await task
+        order += [one.id for one in await registry.active()]
+    slot.release()
+    assert order == [session(number).id for number in (3, 1, 2)]
+    assert names(folder) == []
+
+
+async def test_who_comes_later_overtakes_nobody(registry: SessionRegistry) -> None:
+    slot = await registry.add(session(1), limit=1)
+    second = await lined_up(registry, 2)
+    slot.release()
+    with pytest.raises(SessionLimitReached, match="1 more waiting"):
+        await registry.add(session(3), limit=1)
+    (await second).release()
+
+
+async def test_a_line_holds_up_only_as_many_as_stand_in_it(registry: SessionRegistry) -> None:
+    first = await registry.add(session(1), limit=1)
+    second = await lined_up(registry, 2, limit=1)
+    third = await registry.add(session(3), limit=3)  # 1 active, 1 before it, and room for 3
+    with pytest.raises(SessionLimitReached):
+        await registry.add(session(4), limit=3)
+    third.release()
+    first.release()
+    (await second).release()
+
+
+async def test_who_stops_waiting_gives_up_its_place_in_the_line(
+    registry: SessionRegistry, folder: Path
+) -> None:
+    slot = await registry.add(session(1), limit=1)
+    second, third = await lined_up(registry, 2), await lined_up(registry, 3)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert [name.partition("sess")[0] for name in names(folder)] == ["", "wait-000000000002-"]
+    slot.release()
+    (await third).release()
+
+
+async def test_each_move_in_the_line_is_told_once(registry: SessionRegistry) -> None:
+    told: asyncio.Queue[Waiting] = asyncio.Queue()
+    slot = await registry.add(session(1), limit=1)
+    second = await lined_up(registry, 2)
+    third = asyncio.create_task(registry.add(session(3), 1, patience=60.0, tell=told.put_nowait))
+    assert await told.get() == Waiting(2, 1, 1)
+    slot.release()
+    slot = await second
+    assert await told.get() == Waiting(1, 1, 1)
+    slot.release()
+    (await third).release()
+    assert told.empty()
+
+
+async def test_the_deadline_says_how_long_it_was_waited(registry: SessionRegistry, folder: Path) -> None:
+    slot = await registry.add(session(1), limit=1)
+    with pytest.raises(SessionLimitReached) as caught:
+        await registry.add(session(2), limit=1, patience=0.02)
+    assert "was reached for 2" in caught.value.message
+    assert session(1).id in caught.value.message
+    assert caught.value.hint is not None
+    assert "wait longer" in caught.value.hint
+    slot.release()
+    assert names(folder) == []
+
+
+async def test_a_killed_waiter_holds_up_nobody(registry: SessionRegistry, folder: Path) -> None:
+    slot = await registry.add(session(1), limit=1)
+    with waiting_process(folder, 60.0) as process:
+        second = await lined_up(registry, 2)
+        process.kill()
+        process.wait()
+        slot.release()
+        (await second).release()
+    assert names(folder) == []
+
+
+async def test_a_frozen_waiter_counts_no_longer_than_it_was_to_wait(
+    registry: SessionRegistry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = await registry.add(session(1), limit=1)
+    with waiting_process(folder, 60.0) as process:
+        process.send_signal(signal.SIGSTOP)
+        slot.release()
+        with pytest.raises(SessionLimitReached):
+            await registry.add(session(2), limit=1)
+        later = time.time() + 80.0
+        monkeypatch.setattr(time, "time", lambda: later)
+        (await registry.add(session(2), limit=1)).release()
+
+
+async def test_a_waiter_of_another_process_gets_its_turn(registry: SessionRegistry, folder: Path) -> None:
+    slot = await registry.add(session(1), limit=1)
+    with waiting_process(folder, 60.0) as process:
+        assert process.stdout is not None
+        slot.release()
+        assert await asyncio.to_thread(process.stdout.readline) == "entered\n"
+        with pytest.raises(SessionLimitReached, match="sess-00000000000f"):
+            await registry.add(session(2), limit=1)
