@@ -123,6 +123,11 @@ class SessionManager:
 
     # Beginning
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about its VMs."""
+        return self._pool.notes
+
     async def create_session(self, context: SessionContext) -> Session:
         """Take a place, then a VM, and bind them.
 
