@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 _NEVER = 1e9
 """Seconds, some thirty years: TOML has infinities too."""
+_MINUTE = 60.0
 NETWORKS = ("user", "none")
 
 
@@ -50,6 +51,12 @@ def _duration(value: object) -> float:
 
 def _some_time(value: object) -> float:
     if (seconds := _duration(value)) < 1:
+        raise ValueError
+    return seconds
+
+
+def _while(value: object) -> float:
+    if (seconds := _duration(value)) < _MINUTE:
         raise ValueError
     return seconds
 
@@ -92,6 +99,7 @@ COUNT = Kind("a whole number, 0 or more", _count)
 SIZE = Kind('a size of at least 1M, such as "512M" or "2GiB"', _size)
 DURATION = Kind('a duration of at least 1s, such as "30s", "10m" or "1h30m"', _some_time)
 DURATION_OR_NONE = Kind('a duration such as "30s", "10m" or "1h30m", or 0', _duration)
+DURATION_OF_MINUTES = Kind('a duration of at least 1m, such as "10m" or "1h30m"', _while)
 FLAG = Kind("true or false", _flag)
 TEXT = Kind("a text", _text)
 STRATEGY = Kind('the name of a strategy, such as "first-available"', _name)

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloche.config.kinds import LABELS, NETWORK, SIZE, WHOLE, Kind
+from cloche.config.kinds import LABELS, NETWORK, TEXT, Kind
 from cloche.config.paths import config_dir
-from cloche.config.settings import SECTIONS, Settings, kinds
+from cloche.config.settings import SECTIONS, Command, Settings, kinds
 from cloche.config.tomlfile import TomlFile, open_toml
 from cloche.errors import Position, UsageError
-from cloche.units import format_size
+from cloche.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 SYSTEM_FILE = Path("/etc/cloche/config.toml")
 REPOSITORY_FILE = "cloche.toml"
 _RUNS_ON = "runs-on"
-_REQUEST = {"cpus": WHOLE, "memory": SIZE, "network": NETWORK}
+_RUN = kinds("run")
+_REQUEST = {**kinds("limits"), "network": NETWORK, **_RUN}
+"""What a repository may say under ``[run]``."""
+_COMMANDS = {"setup": "Set up", "cleanup": "Clean up"}
+_OPTIONS = {"limits.output": "--output-limit"}
+_SHOWN = {"memory": format_size, "disk": format_size, "output": format_size, "time": format_duration}
 _Values = dict[tuple[str, str], object]
 
 
@@ -59,7 +64,8 @@ def _with_flags(settings: Settings, flags: Mapping[str, object]) -> Settings:
     for name, value in flags.items():
         section, _, key = name.partition(".")
         if value is not None:
-            read = _read_value(kinds(section)[key], value, f"--{key}")
+            option = _OPTIONS.get(name, f"--{key.replace('_', '-')}")
+            read = _read_value(kinds(section)[key], value, option)
             changed = dataclasses.replace(getattr(settings, section), **{key: read})
             settings = dataclasses.replace(settings, **{section: changed})
     return settings
@@ -149,18 +155,46 @@ def _narrow(settings: Settings, path: Path) -> Settings:
     if file is None:
         return settings
     for section in file.tables:
-        if section in (*SECTIONS, _RUNS_ON):
-            raise _not_yours(f"[{section}]", file.position(section))
-        if section != "run":
-            raise _unknown(f"[{section}]", section, ("run",), file.position(section))
-    wishes: dict[str, Any] = {}
+        if section not in ("run", *_COMMANDS):
+            raise _refused_section(section, file.position(section))
+    asked = {name: _command(file, name) for name in _COMMANDS if name in file.tables}
+    return _grant(dataclasses.replace(settings, asked=asked), file)
+
+
+def _refused_section(section: str, position: Position) -> UsageError:
+    if section in (*SECTIONS, _RUNS_ON):
+        return _not_yours(f"[{section}]", position)
+    return _unknown(f"[{section}]", section, ("run", *_COMMANDS), position)
+
+
+def _command(file: TomlFile, section: str) -> Command:
+    table = _table(file, section, file.tables[section])
+    for key in table:
+        if key != "run":
+            raise _unknown(f"[{section}] {key}", key, ("run",), file.position(section, key))
+    position = file.position(section, "run")
+    text = _read_value(TEXT, table.get("run"), f"[{section}] run", position)
+    return Command(f"{_COMMANDS[section]} ({REPOSITORY_FILE})", text, position)
+
+
+def _grant(settings: Settings, file: TomlFile) -> Settings:
+    """Give a repository what its ``[run]`` asks. UsageError for more than is allowed."""
+    vm: dict[str, Any] = {}
+    limits: dict[str, Any] = {key: settings.allowed(key) for key in kinds("limits")}
+    run: dict[str, Any] = {}
     for key, value in _table(file, "run", file.tables.get("run", {})).items():
         place = file.position("run", key)
         if key not in _REQUEST:
             raise _refused_key(key, place)
-        wishes[key] = _read_value(_REQUEST[key], value, f"[run] {key}", place)
-        _check_allowed(settings, key, wishes[key], place)
-    return dataclasses.replace(settings, vm=dataclasses.replace(settings.vm, **wishes))
+        wish = _read_value(_REQUEST[key], value, f"[run] {key}", place)
+        _check_allowed(settings, key, wish, place)
+        (run if key in _RUN else limits if key in ("time", "output") else vm)[key] = wish
+    return dataclasses.replace(
+        settings,
+        vm=dataclasses.replace(settings.vm, **vm),
+        limits=dataclasses.replace(settings.limits, **limits),
+        run=dataclasses.replace(settings.run, **run),
+    )
 
 
 def _refused_key(key: str, position: Position) -> UsageError:
@@ -172,7 +206,8 @@ def _refused_key(key: str, position: Position) -> UsageError:
 def _not_yours(name: str, position: Position) -> UsageError:
     return UsageError(
         f"{name} cannot be set by a repository: this file comes with the code and may only ask for less",
-        hint="only [run] cpus, memory and network can be; the rest belongs in ~/.config/cloche/config.toml",
+        hint=f"only [run] ({', '.join(_REQUEST)}), [setup] and [cleanup] can be; the rest belongs in"
+        " ~/.config/cloche/config.toml",
         position=position,
     )
 
@@ -182,11 +217,11 @@ def _check_allowed(settings: Settings, key: str, wish: Any, position: Position) 
         if (wish, settings.vm.network) == ("user", "none"):
             raise UsageError('[run] network asks for "user"; this machine allows "none"', position=position)
         return
-    limit = getattr(settings.limits, key) or getattr(settings.vm, key)
-    if wish > limit:
-        shown = (format_size(wish), format_size(limit)) if key == "memory" else (wish, limit)
+    limit = None if key in _RUN else settings.allowed(key)
+    if limit is not None and wish > limit:
+        show = _SHOWN.get(key, str)
         raise UsageError(
-            f"[run] {key} asks for {shown[0]}; this machine allows {shown[1]}",
+            f"[run] {key} asks for {show(wish)}; this machine allows {show(limit)}",
             hint=f"ask for less, or raise [limits] {key} in ~/.config/cloche/config.toml",
             position=position,
         )

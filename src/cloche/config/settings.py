@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cloche.config.kinds import (
     COUNT,
     DURATION,
+    DURATION_OF_MINUTES,
+    DURATION_OR_NONE,
     FLAG,
     MIB,
     NETWORK,
@@ -22,6 +24,7 @@ from cloche.config.kinds import (
     Kind,
     setting,
 )
+from cloche.errors import Position
 from cloche.records import record
 
 if TYPE_CHECKING:
@@ -32,9 +35,18 @@ DEFAULT_IMAGE = "default"
 
 @record
 class SessionSettings:
-    """``[session]``. ``max_concurrent``: sessions of this user on this machine at a time."""
+    """``[session]``. Times are seconds.
+
+    ``max_concurrent``: sessions of this user on this machine at a time; one more is refused, or waits for a place
+    up to ``wait``. With ``auto_cleanup`` a session without activity for ``session_timeout`` is released; such are
+    looked for every ``cleanup_interval``.
+    """
 
     max_concurrent: int = setting(WHOLE, 4)
+    wait: float = setting(DURATION_OR_NONE, 0.0)
+    session_timeout: float = setting(DURATION_OF_MINUTES, 3600.0)
+    cleanup_interval: float = setting(DURATION, 60.0)
+    auto_cleanup: bool = setting(FLAG, default=True)
 
 
 @record
@@ -50,10 +62,45 @@ class VmSettings:
 
 @record
 class LimitSettings:
-    """``[limits]``: the most a repository may ask for; ``None`` is what ``[vm]`` gives anyway."""
+    """``[limits]``: the most a repository or a label may ask for; ``None`` is what ``[vm]`` gives anyway.
+
+    ``time`` (seconds) and ``output`` (bytes of log) bound every run that no flag gives other bounds; ``None`` is
+    no bound.
+    """
 
     cpus: int | None = setting(WHOLE, None)
     memory: int | None = setting(SIZE, None)
+    disk: int | None = setting(SIZE, None)
+    time: float | None = setting(DURATION, None)
+    output: int | None = setting(SIZE, None)
+
+
+@record
+class RunSettings:
+    """``[run]``: how runs go that nobody told otherwise.
+
+    With ``stop_on_failure`` the first job that fails cancels the others. ``step_timeout`` (seconds) is the limit of
+    steps without ``timeout-minutes``; ``None`` is no limit but the job's.
+    """
+
+    stop_on_failure: bool = setting(FLAG, default=False)
+    step_timeout: float | None = setting(DURATION, None)
+
+
+@record
+class CommandSettings:
+    """``[setup]`` and ``[cleanup]``: a script for every job, before its first step and after its last one."""
+
+    run: str | None = setting(TEXT, None)
+
+
+@record
+class Command:
+    """A set-up or clean-up script: the name to show for it, and where it is written."""
+
+    name: str
+    run: str
+    position: Position
 
 
 @record
@@ -86,23 +133,54 @@ class ImageSettings:
 
 @record
 class Settings:
-    """Everything the operator configured. ``runs_on`` maps labels (lower case, ``*`` allowed) to images."""
+    """Everything the operator configured, and what a repository asked as far as it is allowed.
+
+    ``runs_on`` maps labels (lower case, ``*`` allowed) to images. ``asked`` are the repository's own ``setup`` and
+    ``cleanup``.
+    """
 
     session: SessionSettings = field(default_factory=SessionSettings)
     vm: VmSettings = field(default_factory=VmSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    setup: CommandSettings = field(default_factory=CommandSettings)
+    cleanup: CommandSettings = field(default_factory=CommandSettings)
     runs_on: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, Command] = field(default_factory=dict)
+
+    @property
+    def setups(self) -> tuple[Command, ...]:
+        """The scripts before a job's first step: the operator's, then the repository's."""
+        return self._commands("setup", "Set up")
+
+    @property
+    def cleanups(self) -> tuple[Command, ...]:
+        """The scripts after a job's last step: the repository's, then the operator's."""
+        return self._commands("cleanup", "Clean up")[::-1]
+
+    def _commands(self, section: str, title: str) -> tuple[Command, ...]:
+        ours: CommandSettings = getattr(self, section)
+        found = [Command(title, ours.run, Position(f"[{section}] run", 1, 1))] if ours.run else []
+        return (*found, *([self.asked[section]] if section in self.asked else []))
+
+    def allowed(self, key: str) -> Any:
+        """Return the most of ``cpus``, ``memory``, … that may be asked for; ``None`` without bound."""
+        limit = getattr(self.limits, key)
+        return getattr(self.vm, key, None) if limit is None else limit
 
     def image_for(self, labels: Sequence[str], default: str = DEFAULT_IMAGE) -> str | None:
         """Tell the image that serves a job's ``runs-on`` labels; ``None`` when none serves them all.
 
         ``default`` serves ``ubuntu-*`` where the operator says nothing else. Labels are compared without
-        case, as GitHub does. ``self-hosted``, ``linux`` and this machine's architecture say nothing about the
-        image.
+        case, as GitHub does. ``self-hosted``, ``linux``, this machine's architecture and labels of a size
+        (``cloche-4cpu``) say nothing about the image.
         """
-        telling = [label.lower() for label in labels if label.lower() not in _neutral_labels()]
+        from cloche.workflow.runson import size_of
+
+        neutral = _neutral_labels()
+        telling = [label.lower() for label in labels if label.lower() not in neutral and not size_of(label)]
         images = {self._image_of(label, default) for label in telling}
         if not images:
             return default if labels else None
@@ -129,6 +207,9 @@ SECTIONS: dict[str, Any] = {
     "limits": LimitSettings,
     "image": ImageSettings,
     "pool": PoolSettings,
+    "run": RunSettings,
+    "setup": CommandSettings,
+    "cleanup": CommandSettings,
 }
 
 

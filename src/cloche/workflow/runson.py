@@ -1,11 +1,25 @@
-"""Which labels a job asks its machine to have."""
+"""Which labels a job asks its machine to have, and what they say of its size."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from cloche.errors import ClocheError
 from cloche.expressions.values import to_string
+from cloche.records import record
+
+_PART = r"-([1-9][0-9]{0,5})(cpu|gb)"
+_SIZE = re.compile(rf"cloche(?:{_PART})(?:{_PART})?", re.IGNORECASE | re.ASCII)
+_GIB = 1024**3
+
+
+@record
+class Size:
+    """What a label asks of the VM; ``None`` where it says nothing. ``memory`` is bytes."""
+
+    cpus: int | None = None
+    memory: int | None = None
 
 
 class RunsOnError(ClocheError):
@@ -29,3 +43,15 @@ def labels(value: object) -> tuple[str, ...]:
     if not found:
         raise RunsOnError("`runs-on` names no label", hint="an expression in it may have come out empty")
     return found
+
+
+def size_of(label: str) -> Size | None:
+    """Return what a label such as ``cloche-4cpu-8gb`` asks for, ``None`` for a label of another kind.
+
+    Gigabytes are powers of 1024 here, as sizes are everywhere in Cloche.
+    """
+    found = _SIZE.fullmatch(label)
+    if not found or found[2].lower() == (found[4] or "").lower():
+        return None
+    asked = {unit.lower(): int(number) for number, unit in (found.groups()[:2], found.groups()[2:]) if unit}
+    return Size(asked.get("cpu"), asked["gb"] * _GIB if "gb" in asked else None)

@@ -101,6 +101,10 @@ def test_every_setting_has_a_variable(files: Files) -> None:
         ("[runs-on]\nbig = 3\n", (1, 1), ["[runs-on]", "a table of labels and image names"]),
         ("vm = 3\n", (1, 1), ["'vm'", "expected a table, [vm]"]),
         ("[vm]\n\n[session]\nmax_concurrent = -1\n", (4, 1), ["[session] max_concurrent", "-1"]),
+        ("[session]\nwait = 'long'\n", (2, 1), ["[session] wait", "long", "10m"]),
+        ("[session]\nwait = inf\n", (2, 1), ["[session] wait", "inf"]),
+        ("[session]\nsession_timeout = 59\n", (2, 1), ["[session] session_timeout", "59", "at least 1m"]),
+        ("[limits]\ntime = '0s'\n", (2, 1), ["[limits] time", "0s", "at least 1s"]),
         ("[session]\ncpus = 1\n", (2, 1), ["no setting [session] cpus"]),
         ("[vm\n", (1, 4), ["not TOML"]),
         ("[vm]\ncpus = \n", (2, 8), ["not TOML"]),
@@ -209,6 +213,12 @@ def test_a_repository_may_ask_for_what_the_operator_allows(files: Files) -> None
         ("[run]\nprovider = 'sandbox'\n", "[run] provider cannot be set by a repository"),
         ("[run]\nhost_ca = true\n", "[run] host_ca cannot be set by a repository"),
         ("[run]\ncpu = 1\n", "no setting [run] cpu"),
+        ("[run]\ndisk = '17GiB'\n", "[run] disk asks for 17 GiB; this machine allows 16 GiB"),
+        ("[run]\nwait = '1h'\n", "[run] wait cannot be set by a repository"),
+        ("[setup]\n", "[setup] run is None; expected a text"),
+        ("[setup]\nrun = 1\n", "[setup] run is 1; expected a text"),
+        ("[setup]\ncommand = 'x'\n", "no setting [setup] command"),
+        ("setup = 'x'\n", "'setup' is a value; expected a table"),
         ("[other]\n", "no setting [other]"),
         ("run = 1\n", "'run' is a value; expected a table"),
         ("[run]\ncpus = '1'\n", "[run] cpus is '1'; expected a whole number"),
@@ -220,6 +230,71 @@ def test_a_repository_may_not_widen(files: Files, text: str, message: str) -> No
     assert message in error.message
     assert error.position is not None
     assert error.position.file == str(files.asked)
+
+
+def test_a_repository_may_narrow_every_limit(files: Files) -> None:
+    files.user.write_text("[limits]\ntime = '2h'\noutput = '100M'\ndisk = '32GiB'\n")
+    files.asked.write_text("[run]\ntime = '20m'\noutput = '10M'\ndisk = '20GiB'\n")
+    settings = files.load()
+    assert (settings.limits.time, settings.limits.output) == (1200.0, 10 * 1024**2)
+    assert settings.vm.disk == 20 * GIB
+
+
+def test_a_repository_may_bound_what_is_not_bounded(files: Files) -> None:
+    files.asked.write_text("[run]\ntime = '20m'\noutput = '10M'\n")
+    assert files.load().limits.time == 1200.0
+    assert files.load(limits__time="3h", limits__output="1G").limits.time == 10800.0
+
+
+def test_what_is_allowed_stays_what_the_operator_allows(files: Files) -> None:
+    files.user.write_text("[vm]\ncpus = 6\n[limits]\nmemory = '16GiB'\n")
+    files.asked.write_text("[run]\ncpus = 1\nmemory = '1GiB'\n")
+    settings = files.load()
+    assert (settings.vm.cpus, settings.allowed("cpus")) == (1, 6)
+    assert (settings.vm.memory, settings.allowed("memory")) == (GIB, 16 * GIB)
+    assert settings.allowed("time") is None
+
+
+def test_how_a_run_goes_is_the_repositorys_to_say(files: Files) -> None:
+    files.user.write_text("[run]\nstop_on_failure = true\nstep_timeout = '1m'\n")
+    assert (files.load().run.stop_on_failure, files.load().run.step_timeout) == (True, 60.0)
+    files.asked.write_text("[run]\nstop_on_failure = false\nstep_timeout = '2h'\n")
+    assert (files.load().run.stop_on_failure, files.load().run.step_timeout) == (False, 7200.0)
+    assert files.load(run__stop_on_failure=True).run.stop_on_failure is True
+
+
+def test_the_operators_commands_are_the_outer_ones(files: Files) -> None:
+    files.user.write_text("[setup]\nrun = 'theirs'\n[cleanup]\nrun = 'put away'\n")
+    files.asked.write_text('[setup]\nrun = """\nours\n"""\n\n[cleanup]\nrun = "tidy"\n')
+    settings = files.load()
+    assert [(one.name, one.run) for one in settings.setups] == [
+        ("Set up", "theirs"),
+        ("Set up (cloche.toml)", "ours\n"),
+    ]
+    assert [(one.name, one.run) for one in settings.cleanups] == [
+        ("Clean up (cloche.toml)", "tidy"),
+        ("Clean up", "put away"),
+    ]
+    assert str(settings.cleanups[0].position) == f"{files.asked}:7:1"
+    assert Settings().setups == Settings().cleanups == ()
+
+
+def test_the_options_of_limits_are_named_as_they_are_written(files: Files) -> None:
+    assert "--output-limit is '1'; expected a size" in refused(files, limits__output="1").message
+    assert "--time is 'soon'; expected a duration" in refused(files, limits__time="soon").message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[run]\ntime = '3h'\n", "[run] time asks for 3 h 0 min; this machine allows 2 h 0 min"),
+        ("[run]\noutput = '1G'\n", "[run] output asks for 1 GiB; this machine allows 100 MiB"),
+    ],
+)
+def test_a_repository_may_not_outlast_the_operator(files: Files, text: str, message: str) -> None:
+    files.user.write_text("[limits]\ntime = '2h'\noutput = '100M'\n")
+    files.asked.write_text(text)
+    assert refused(files).message == message
 
 
 def test_a_repository_does_not_get_a_network_back(files: Files) -> None:
@@ -245,6 +320,8 @@ def test_a_flag_of_the_user_overrules_the_repository(files: Files) -> None:
         ["self-hosted", "Linux", "X64"],
         ["self-hosted"],
         ["self-hosted", "ubuntu-22.04"],
+        ["cloche-4cpu-8gb"],
+        ["cloche-4cpu", "ubuntu-latest"],
     ],
 )
 def test_labels_of_the_default_image(labels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
