@@ -57,7 +57,7 @@ def _call() -> int:
     from cloche.errors import EXIT_INTERRUPTED
 
     try:
-        return cloche.main(standalone_mode=False) or 0
+        return cloche.main(prog_name="cloche", standalone_mode=False) or 0
     except click.Abort:
         return EXIT_INTERRUPTED
     except click.ClickException as error:

@@ -43,7 +43,7 @@ async def open_sessions(
     if _control and name in LENT:
         from cloche.daemon.sessions import LentSessions
 
-        lent = await LentSessions.open(_control[0], LENT[name], {})
+        lent = await LentSessions.open(_control[0], LENT[name], {"limit": settings.session.max_concurrent})
         if lent is not None:
             async with lent:
                 yield lent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -24,7 +25,7 @@ from cloche.vm.child import Child
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -221,8 +222,6 @@ class Daemon:
 
 
 def _told(service: Service) -> dict[str, Any]:
-    import dataclasses
-
     return dataclasses.asdict(service.sessions.stats())
 
 
@@ -247,6 +246,7 @@ class Borrower:
         self.sessions: dict[str, tuple[Service, Session]] = {}
         self.pid = 0
         self._asked: dict[int, asyncio.Task[None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._serve())
 
     async def end(self) -> None:
@@ -269,7 +269,7 @@ class Borrower:
     async def _leave(self) -> None:
         for task in self._asked.values():
             task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*self._asked.values(), *self._telling, return_exceptions=True)
         releases = [service.sessions.release_session(session) for service, session in self.sessions.values()]
         for problem in await asyncio.gather(*releases, return_exceptions=True):
             if problem is not None:
@@ -303,9 +303,8 @@ class Borrower:
         except (KeyError, TypeError, ValueError) as error:
             answer = _failure("UsageError", f"the daemon does not understand: {error!r}", None)
         try:
-            await self._packets.send({"n": number, **answer}, descriptors)
-        except ClocheError as gone:
-            _log.warning("%s", gone.message)
+            if answer is not None:
+                await self._send({"n": number, **answer}, descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -322,8 +321,16 @@ class Borrower:
         if service is None:
             raise ProviderError(f"the daemon lends no VMs of the provider {message['provider']!r}")
         self.pid = int(message["pid"])
-        context = SessionContext(str(message["workflow"]), VmSpec(**message["spec"]))
-        session = await service.sessions.create_session(context)
+        number = message["n"]
+        context = SessionContext(
+            str(message["workflow"]),
+            VmSpec(**message["spec"]),
+            on_wait=lambda waiting: self._tell(n=number, news="waiting", waiting=dataclasses.asdict(waiting)),
+        )
+        session = await service.sessions.create_session(
+            context, limit=message.get("limit"), wait=message.get("wait")
+        )
+        session.on_loss = lambda why: self._tell(news="lost", session=session.id, why=why)
         try:
             told, descriptor = lend(session)
         except BaseException:
@@ -332,6 +339,21 @@ class Borrower:
         self.sessions[session.id] = (service, session)
         descriptors.append(descriptor)
         return told
+
+    def _tell(self, **news: object) -> None:
+        task = asyncio.create_task(self._send(news))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        try:
+            await self._packets.send(message, descriptors)
+        except ClocheError as gone:
+            _log.warning("%s", gone.message)
+
+    async def _touch(self, message: Message, _descriptors: list[int]) -> None:
+        service, session = self.sessions[message["session"]]
+        service.sessions.touch(session)
 
     async def _release(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
         service, session = self.sessions.pop(message["session"])
@@ -346,7 +368,7 @@ class Borrower:
         return self._daemon.status()
 
     _operations = {  # noqa: RUF012 - read only
-        "hello": _hello, "create": _create, "release": _release, "status": _status, "down": _down,
+        "hello": _hello, "create": _create, "touch": _touch, "release": _release, "status": _status, "down": _down,
     }  # fmt: skip
 
 

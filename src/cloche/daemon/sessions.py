@@ -14,6 +14,7 @@ from cloche.daemon.lending import LentVm, borrow, spec_fields
 from cloche.daemon.packets import connect
 from cloche.errors import ClocheError, ProviderError
 from cloche.session.model import NEXT_STATES, SessionState, SessionStateError
+from cloche.session.registry import Waiting
 from cloche.tasks import finish
 from cloche.units import format_duration
 
@@ -30,6 +31,8 @@ CONNECT_DEADLINE = 10.0
 RELEASE_DEADLINE = 60.0
 """Seconds for the daemon to take a VM back; it takes it at once and cleans it later."""
 _CANCEL_DEADLINE = 10.0
+TOUCH_INTERVAL = 10.0
+"""Seconds between two words to the daemon that a session is in use."""
 
 
 class LentSessions:
@@ -42,6 +45,8 @@ class LentSessions:
         self._number = 0
         self._answers: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
         self._held: dict[str, Session] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        self._waiting: dict[int, SessionContext] = {}
         self._reader = asyncio.create_task(self._read())
         self._lost: ProviderError | None = None
         self.notes: tuple[str, ...] = ()
@@ -81,11 +86,14 @@ class LentSessions:
             "spec": spec_fields(context.spec), "pid": os.getpid(), **self._options,
         }  # fmt: skip
         asking = asyncio.ensure_future(self._ask(request, number))
+        self._waiting[number] = context
         try:
             told, descriptors = await asyncio.shield(asking)
         except asyncio.CancelledError:
             await finish(self._cancel(number, asking))
             raise
+        finally:
+            del self._waiting[number]
         session = await borrow(told, descriptors[0], context)
         self._held[session.id] = session
         took = format_duration(session.allocation.duration)
@@ -101,12 +109,30 @@ class LentSessions:
                 os.close(descriptor)
             await self._ask({"op": "release", "session": told["session"]})
 
+    def touch(self, session: Session) -> None:
+        """See SessionManager; the daemon hears of it now and then."""
+        now = time.time()
+        if now - session.last_activity > TOUCH_INTERVAL and self._lost is None:
+            session.last_activity = now
+            self._tell({"op": "touch", "session": session.id})
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        """Send what needs no answer."""
+        task = asyncio.create_task(self._packets.send({"n": 0, **message}))
+        self._telling.add(task)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled():
+            task.exception()  # a daemon that is gone is noticed where its answers are read
+
     def update_state(self, session: Session, state: SessionState) -> None:
         """See SessionManager."""
         if state not in NEXT_STATES[session.state]:
             raise SessionStateError(f"session {session.id} is {session.state} and cannot become {state}")
         session.state = state
-        session.last_activity = time.time()
+        self.touch(session)
 
     async def release_session(self, session: Session) -> None:
         """See SessionManager. A daemon that is gone has ended its VMs: nothing is left to release."""
@@ -119,9 +145,12 @@ class LentSessions:
     async def _release(self, session: Session) -> None:
         assert isinstance(session.vm, LentVm)  # noqa: S101 - made by create_session
         await session.vm.guest.close()
-        if self._lost is None:
+        try:
             async with asyncio.timeout(RELEASE_DEADLINE):
                 await self._ask({"op": "release", "session": session.id})
+        except ProviderError:
+            if self._lost is None:
+                raise
 
     async def close(self) -> None:
         """Release every session and hang up."""
@@ -160,6 +189,9 @@ class LentSessions:
         try:
             while received := await self._packets.receive():
                 answer, descriptors = received
+                if "news" in answer:
+                    self._hear(answer)
+                    continue
                 future = self._answers.get(answer.get("n", 0))
                 if future is None or future.done():
                     for descriptor in descriptors:
@@ -172,6 +204,15 @@ class LentSessions:
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(lost)
+
+    def _hear(self, told: Message) -> None:
+        """The daemon tells what nobody asked: a place in the line, or that a session was taken away."""
+        context = self._waiting.get(told.get("n", 0))
+        session = self._held.get(str(told.get("session")))
+        if told["news"] == "waiting" and context and context.on_wait:
+            context.on_wait(Waiting(**told["waiting"]))
+        elif told["news"] == "lost" and session and session.on_loss:
+            session.on_loss(str(told["why"]))
 
 
 def _error(told: Mapping[str, Any]) -> ClocheError:

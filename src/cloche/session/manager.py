@@ -128,8 +128,10 @@ class SessionManager:
         """What the user should know about its VMs."""
         return self._pool.notes
 
-    async def create_session(self, context: SessionContext) -> Session:
-        """Take a place, then a VM, and bind them.
+    async def create_session(
+        self, context: SessionContext, *, limit: int | None = None, wait: float | None = None
+    ) -> Session:
+        """Take a place, then a VM, and bind them. ``limit`` and ``wait`` go before the manager's own.
 
         Raises SessionLimitReached before any VM is asked for, and what the pool raises when there is no VM:
         then the place is free again. SessionStateError when the manager is closed.
@@ -137,7 +139,9 @@ class SessionManager:
         self._check_open()
         asked = self._timer()
         session_id = new_session_id()
-        slot = await self._take_slot(session_id, context)
+        slot = await self._take_slot(
+            session_id, context, self._limit if limit is None else limit, self._wait if wait is None else wait
+        )
         waited = self._timer() - asked
         try:
             allocation = await self._allocate(context)
@@ -146,15 +150,15 @@ class SessionManager:
             raise
         return self._bind(session_id, context, allocation, slot, waited)
 
-    async def _take_slot(self, session_id: str, context: SessionContext) -> Slot:
+    async def _take_slot(self, session_id: str, context: SessionContext, limit: int, wait: float) -> Slot:
         wanted = ActiveSession(session_id, context.workflow, os.getpid(), self._clock())
         asked = self._timer()
         self._waiting += 1
         try:
-            return await self._registry.add(wanted, self._limit, patience=self._wait, tell=context.on_wait)
+            return await self._registry.add(wanted, limit, patience=wait, tell=context.on_wait)
         except SessionLimitReached:
             self._counts["refused"] += 1
-            self._tell(Refused(self._limit, self._timer() - asked, len(self._held)))
+            self._tell(Refused(limit, self._timer() - asked, len(self._held)))
             raise
         finally:
             self._waiting -= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from cloche.vm.remote import RemoteProcess, RemoteRoot
 from cloche.vm.words import plain
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping, Sequence
 
     from cloche.vm.inbox import Inbox
@@ -57,6 +57,7 @@ class AgentClient:
         self._socket = sock
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()
+        self._lent: socket.socket | None = None
         self._decoder = protocol.Decoder(protocol.MAX_GUEST_HEADER, protocol.MAX_COLLECTED)
         self._last_number = 0
         self._requests: dict[int, asyncio.Future[protocol.Header | GuestError]] = {}
@@ -117,7 +118,7 @@ class AgentClient:
         """
         if self._requests or self._streams or self._decoder.pending:
             raise GuestError("the guest is in use and cannot be handed over")
-        channel = self._socket.dup()
+        channel, self._lent = self._socket.dup(), self._socket.dup()
         self.fail(GuestLost("the VM has been handed to another process"))
         return channel, self._last_number
 
@@ -160,8 +161,12 @@ class AgentClient:
         return lost
 
     async def close(self) -> None:
-        """Drop the channel; the guest itself is its provider's to end."""
+        """Drop the channel, whoever else holds it; the guest itself is its provider's to end."""
         self.fail(GuestLost("the VM has been released"))
+        if self._lent is not None:
+            with self._lent as lent, contextlib.suppress(OSError):
+                lent.shutdown(socket.SHUT_RDWR)
+            self._lent = None
         if self._heart is not None:
             await asyncio.gather(self._heart, return_exceptions=True)
         if self._transport is None:
