@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +53,11 @@ def lend(session: Session) -> tuple[Message, int]:
 
 async def borrow(told: Message, descriptor: int, context: SessionContext) -> Session:
     """Make a session of what ``lend`` told. Owns the descriptor. ProviderError when the guest is gone already."""
-    inbox = told["inbox"]
+    channel = socket.socket(fileno=descriptor)
     try:
-        guest = AgentClient(socket.socket(fileno=descriptor), inbox=Inbox(Path(inbox)) if inbox else None)
+        guest = AgentClient(channel, inbox=Inbox(Path(told["inbox"])) if told["inbox"] else None)
     except OSError as wrong:
-        os.close(descriptor)
+        channel.close()
         raise ProviderError(f"the VM's files are gone: {wrong}") from wrong
     try:
         await guest.take_over(GuestInfo(**told["info"]), told["number"])
