@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import signal
+import time
 
 from cloche.guest import cgroups, jobs, protocol
 from cloche.guest.link import Link, LinkClosed
@@ -37,6 +38,9 @@ _MAX_ERROR = 4096
 _MAX_SPARE = 64
 _MAX_SIDE = 0xFFFF
 _MAX_SIGNAL = 64
+_ENTROPY = 32
+_NAMELESS = "cloche"
+"""What job roots are called before the guest has a name: those that warm a template up."""
 
 
 class Agent:
@@ -55,12 +59,14 @@ class Agent:
         self._inits: dict[int, Job] = {}
         self._streams: dict[int, Stream] = {}
         self._machine_id = ""
+        self._hostname = _NAMELESS
         self._adopted = False
         self._requests: dict[str, Callable[[protocol.Header, bytes], protocol.Header | None]] = {
             "hello": self._hello,
             "adopt": self._adopt,
             "prepare": self._prepare,
             "ping": lambda _header, _payload: {},
+            "inspect": self._inspect,
             "job.open": self._open_job,
             "job.close": self._close_job,
         }
@@ -176,9 +182,20 @@ class Agent:
 
     def _adopt(self, header: protocol.Header, payload: bytes) -> protocol.Header:
         self._machine_id = protocol.text(header, "machine_id")
-        self._identity.take_on(protocol.text(header, "hostname"), protocol.number(header, "time"), payload)
+        self._hostname = protocol.text(header, "hostname")
+        self._identity.take_on(self._hostname, protocol.number(header, "time"), payload)
         self._adopted = True
         return {"boot_id": self._identity.boot_id()}
+
+    def _inspect(self, _header: protocol.Header, _payload: bytes) -> protocol.Header:
+        state = self._maker.look([job.pid for job in self._spare])
+        return {
+            "boot_id": self._identity.boot_id() if self._adopted else "",
+            "hostname": os.uname().nodename,
+            "entropy": os.urandom(_ENTROPY).hex(),
+            "state": {"jobs": sorted(self._jobs), **state},
+            "clock": time.time(),
+        }
 
     def _prepare(self, header: protocol.Header, _payload: bytes) -> protocol.Header:
         """Have ``roots`` job roots waiting, so that opening one later costs a message."""
@@ -193,7 +210,9 @@ class Agent:
         return job
 
     def _open_job(self, header: protocol.Header, _payload: bytes) -> None:
-        name, hostname = protocol.text(header, "job"), protocol.text(header, "hostname")
+        name = protocol.text(header, "job")
+        named = header.get("hostname") is not None
+        hostname = protocol.text(header, "hostname") if named else self._hostname
         memory, pids = (
             protocol.whole(header, key) if header.get(key) else None for key in ("memory", "pids")
         )

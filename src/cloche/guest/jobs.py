@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 
-from cloche.guest import init, linux, roots
+from cloche.guest import init, inspection, linux, roots
 from cloche.guest.cgroups import JobGroup
 from cloche.guest.link import Link
 
@@ -69,6 +69,10 @@ class JobMaker:
         self._network = network
         self._cgroups = cgroups
         self._slots = 0
+
+    def look(self, inits: list[int]) -> dict[str, list[str]]:
+        """What is in the guest: see inspection.look. ``inits`` are those of roots that wait."""
+        return inspection.look(self._plan, inits)
 
     def make(self) -> Job:
         """A root, ready to be assigned. JobError with what went wrong, after which nothing is left of it."""

@@ -4,7 +4,8 @@ A frame is two big-endian 32-bit lengths, a JSON object (the header) and a binar
 lengths before they keep a byte, so neither can be made to hold more than one frame's limit.
 
 Host to agent
-    hello, adopt, prepare, ping, job.open, job.close   requests; ``r`` numbers them
+    hello, adopt, prepare, ping, inspect               requests; ``r`` numbers them
+    job.open, job.close                                likewise
     exec                                               starts a process as stream ``s``
     data, eof, credit, signal, resize                  concern stream ``s``
 Agent to host

@@ -46,13 +46,14 @@ class Plan:
 
 
 class Identity:
-    """See agent.Identity. Clock and entropy are the host's; the boot id is one of the sandbox's own."""
+    """See agent.Identity. Clock and entropy are the host's; name and boot id are the sandbox's own."""
 
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
 
-    def take_on(self, hostname: str, now: float, seed: bytes) -> None:
-        """Nothing of the kernel's is the sandbox's to set; its jobs have names of their own."""
+    def take_on(self, hostname: str, now: float, seed: bytes) -> None:  # noqa: ARG002 - as agent.Identity
+        """The name, in a namespace of the sandbox's; nothing else of the kernel's is its to set."""
+        socket.sethostname(hostname)
 
     def boot_id(self) -> str:
         """What the sandbox's own /proc shows."""
@@ -138,8 +139,8 @@ def _write(path: str, text: str) -> None:
 
 
 def _inside(plan: Plan, lower: str, jobs: str, *, single_user: bool) -> NoReturn:
-    """In the user namespace: a mount namespace of its own, and process 1 of its process ids."""
-    linux.unshare(linux.CLONE_NEWNS)
+    """In the user namespace: mounts and a name of its own, and process 1 of its process ids."""
+    linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWUTS)
     pid = os.fork()
     if pid:
         _wait(pid)

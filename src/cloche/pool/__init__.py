@@ -1,5 +1,6 @@
-"""The VMs that sessions get: today made on demand and destroyed on release."""
+"""The VMs that sessions get: made on demand, or ready before anyone asks."""
 
-from cloche.pool.pool import PoolStats, VmPool
+from cloche.pool.events import Observer, PoolEvent, PoolStats
+from cloche.pool.pool import VmPool
 
-__all__ = ["PoolStats", "VmPool"]
+__all__ = ["Observer", "PoolEvent", "PoolStats", "VmPool"]

@@ -21,6 +21,9 @@ Why = Literal["released", "age", "uses", "dirty", "unhealthy", "lost", "reset fa
 ``surplus``: more than are wanted waited. ``closed``: the pool was closed.
 """
 
+Reason = Literal["timeout", "cancelled", "closed", "provider", "image"]
+"""Why a caller got no VM; ``closed``: the pool was, ``image``: there is none of that name."""
+
 
 @record
 class VmHandedOut:
@@ -36,11 +39,11 @@ class VmHandedOut:
 
 @record
 class AllocationFailed:
-    """A caller got no VM. ``reason`` is a word: ``timeout``, ``cancelled``, ``closed``, ``provider``, ``image``."""
+    """A caller got no VM."""
 
     provider: str
     image: str
-    reason: Literal["timeout", "cancelled", "closed", "provider", "image"]
+    reason: Reason
     seconds: float
 
 

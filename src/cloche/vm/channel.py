@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.guest import protocol
 from cloche.records import record
-from cloche.vm.guest import GuestInfo, JobRootSpec
+from cloche.vm.guest import GuestInfo, Inspection, JobRootSpec
+from cloche.vm.inspection import read_inspection
 from cloche.vm.remote import RemoteProcess, RemoteRoot
 from cloche.vm.words import plain
 
@@ -57,6 +58,7 @@ class AgentClient:
         self._socket = sock
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()
+        self._over = asyncio.Event()
         self._lent: socket.socket | None = None
         self._decoder = protocol.Decoder(protocol.MAX_GUEST_HEADER, protocol.MAX_COLLECTED)
         self._last_number = 0
@@ -141,6 +143,7 @@ class AgentClient:
         if self._lost is not None:
             return
         self._lost = error
+        self._over.set()
         for future in self._requests.values():
             if not future.done():
                 future.set_result(error)
@@ -197,6 +200,20 @@ class AgentClient:
         started = time.monotonic()
         await self._request({"t": "ping"}, deadline=self.deadlines.pulse)
         return time.monotonic() - started
+
+    async def inspect(self) -> Inspection:
+        """See Guest."""
+        answer = await self._request({"t": "inspect"})
+        try:
+            return read_inspection(answer)
+        except protocol.ProtocolError as error:
+            raise self._break(error) from None
+
+    async def lost(self) -> GuestError:
+        """See Guest."""
+        await self._over.wait()
+        assert self._lost is not None, "over is set with the reason"  # noqa: S101 - a programming error, not input
+        return self._lost
 
     # --- for roots and processes
 
@@ -268,6 +285,8 @@ class AgentClient:
         """While programs run, see that the guest still answers; a guest that hangs is lost."""
         while self._streams:
             await asyncio.sleep(self.deadlines.beat)
+            if not self._streams:
+                return  # nothing is under way: whoever takes the guest over now finds it so
             try:
                 await self.ping()
             except GuestError as error:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from cloche.errors import GuestError
+
 MAX_COLLECTED = 4 * 1024 * 1024
 """Bytes of one collected file that the host takes at most; what is longer comes back ``truncated``."""
 
@@ -38,15 +40,32 @@ class GuestInfo:
 
 
 @record
+class Inspection:
+    """What the agent found in its guest: who it is, and what is there, by kind, as lines of text.
+
+    ``clock`` is seconds since the epoch, ``entropy`` some bytes of the guest's random numbers. The kinds are
+    ``jobs`` (open roots), ``processes``, ``mounts``, ``files`` (of job roots), ``environment`` (of the agent,
+    values as digests), ``sockets`` and ``interfaces``. Two guests in which nothing ever ran, of one template, have
+    the same ``state`` and nothing else in common.
+    """
+
+    boot_id: str
+    hostname: str
+    clock: float
+    entropy: bytes
+    state: Mapping[str, tuple[str, ...]]
+
+
+@record
 class JobRootSpec:
     """A job's root to be: a fresh overlay over the job image, namespaces of its own, limits.
 
-    ``memory`` (bytes) and ``pids`` bound the job's cgroup where the guest has cgroups; ``None`` leaves the
-    provider's default.
+    Without a ``hostname`` it has the guest's own, the VM's id. ``memory`` (bytes) and ``pids`` bound the job's
+    cgroup where the guest has cgroups; ``None`` leaves the provider's default.
     """
 
     name: str
-    hostname: str = "cloche"
+    hostname: str | None = None
     memory: int | None = None
     pids: int | None = None
 
@@ -173,3 +192,9 @@ class Guest(Protocol):
 
     async def ping(self) -> float:
         """Round-trip in seconds; GuestTimeout when there is no answer within the health deadline."""
+
+    async def inspect(self) -> Inspection:
+        """What is in the guest, as its agent sees it; nothing is started for it."""
+
+    async def lost(self) -> GuestError:
+        """Wait until the guest is gone, or its channel; why."""

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cloche.guest import protocol
+from cloche.guest import inspection, protocol
 from cloche.guest.agent import Agent
 from cloche.guest.init import Init
 from cloche.guest.jobs import Job, JobError, JobMaker, let_go_of_all_but
 from cloche.guest.link import Link, LinkClosed
+from cloche.guest.roots import RootPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,9 @@ class PlainMaker(JobMaker):
         self._serve = serve
         self._limit = limit
         self._slots = 0
+
+    def look(self, inits: list[int]) -> dict[str, list[str]]:
+        return inspection.look(RootPlan(lower="/", folder=str(self._folder)), inits)
 
     def make(self) -> Job:
         if self._slots == self._limit:

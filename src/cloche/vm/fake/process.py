@@ -169,8 +169,8 @@ class FakeProcess:
     async def _supervise(self) -> ExitStatus | BaseException:
         await asyncio.wait({self._task.running})
         self._output.end()
-        if self._root.guest.lost is not None:
-            return self._root.guest.lost
+        if self._root.guest.loss is not None:
+            return self._root.guest.loss
         ended = self._task.running
         failure = None if ended.cancelled() else ended.exception()
         if failure is not None:

@@ -263,7 +263,7 @@ async def _stty(call: Call) -> int:
 
 async def _uname(call: Call) -> int:
     root = call.task.root
-    told = {"-n": root.spec.hostname, "-r": root.guest.info.kernel, "-s": "Linux", "-m": "fake"}
+    told = {"-n": root.hostname, "-r": root.guest.info.kernel, "-s": "Linux", "-m": "fake"}
     asked = call.argv[1:] or ["-s"]
     if not set(asked) <= set(told):
         return await call.complain("the fake knows -n, -r, -s and -m")
@@ -272,7 +272,7 @@ async def _uname(call: Call) -> int:
 
 
 async def _hostname(call: Call) -> int:
-    await call.print(f"{call.task.root.spec.hostname}\n")
+    await call.print(f"{call.task.root.hostname}\n")
     return 0
 
 

@@ -15,7 +15,7 @@ from cloche.vm.fake.files import Device, FileSystem, Link, Program
 from cloche.vm.fake.process import FakeProcess, FakeTask
 from cloche.vm.fake.programs import PROGRAMS
 from cloche.vm.fake.shell import bash
-from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, JobRootSpec, TtySize
+from cloche.vm.guest import ExecSpec, ExitStatus, GuestInfo, Inspection, JobRootSpec, TtySize
 from cloche.vm.provider import MIB, Allocation, Vm, VmSpec, new_vm_id
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _FOLDERS = (
     "/proc/sys/kernel/random",
     _TEMPORARY,
 )
+_ENTROPY = uuid.UUID("3f0d5a0e-6b6c-4a53-8d05-2f9b6ad0c1d7")
 _BOOT_IDS = uuid.UUID("5b1ad3a4-3a47-4d50-9a36-6c1f5a0c10be")
 
 
@@ -58,6 +59,11 @@ class FakeRoot:
         self._open = True
         self.programs = guest.programs
         self._pids = itertools.count(2)  # 1 is the root's init
+
+    @property
+    def hostname(self) -> str:
+        """Its own name, else the guest's."""
+        return self.spec.hostname or self.guest.info.hostname
 
     def start(self, work: Work, terminal: TtySize | None = None) -> FakeTask:
         """Start a process."""
@@ -156,19 +162,21 @@ class FakeGuest:
         self.handler = handler
         self.sleep = sleep
         self.silent = False
-        self.lost: GuestError | None = None
+        self.loss: GuestError | None = None
+        self._over = asyncio.Event()
         self.roots: set[FakeRoot] = set()
 
     def check(self) -> None:
         """GuestLost or GuestTimeout where a real guest would not answer."""
-        if self.lost is not None:
-            raise self.lost
+        if self.loss is not None:
+            raise self.loss
         if self.silent:
             raise GuestTimeout(f"{self.info.hostname}: the guest did not answer")
 
     def lose(self, reason: GuestError) -> None:
         """Die: everything under way fails with ``reason``."""
-        self.lost = reason
+        self.loss = reason
+        self._over.set()
         for root in self.roots:
             for task in root.tasks.values():
                 task.deliver(signal.SIGKILL)
@@ -185,9 +193,26 @@ class FakeGuest:
         self.check()
         return 0.0
 
+    async def lost(self) -> GuestError:
+        """Wait for the guest's end."""
+        await self._over.wait()
+        assert self.loss is not None, "over is set with the reason"  # noqa: S101 - a programming error, not input
+        return self.loss
+
+    async def inspect(self) -> Inspection:
+        """What its roots hold. The random numbers follow from the boot id, like all chance in here."""
+        self.check()
+        tasks = [task for root in self.roots for task in root.tasks.values()]
+        state = {
+            "jobs": tuple(sorted(root.spec.name for root in self.roots)),
+            "processes": tuple(str(task.pid) for task in tasks),
+        }
+        entropy = uuid.uuid5(_ENTROPY, self.info.boot_id).bytes
+        return Inspection(self.info.boot_id, self.info.hostname, time.time(), entropy, state)
+
     async def close(self) -> None:
         """End every job root, and answer nobody any more."""
-        if self.lost is None:
+        if self.loss is None:
             self.lose(GuestLost(f"{self.info.hostname} was released"))
         for root in list(self.roots):
             await root.close()
@@ -291,6 +316,6 @@ def _base_image(guest: FakeGuest, spec: JobRootSpec) -> FileSystem:
     files.add("/bin", Link("usr/bin"), follow=False)
     files.add("/dev/null", Device("null"))
     files.add("/dev/zero", Device("zero"))
-    files.write("/etc/hostname", f"{spec.hostname}\n".encode())
+    files.write("/etc/hostname", f"{spec.hostname or guest.info.hostname}\n".encode())
     files.write("/proc/sys/kernel/random/boot_id", f"{guest.info.boot_id}\n".encode())
     return files

@@ -43,8 +43,8 @@ UNUSED_FOR = 14 * 24 * 3600.0
 """Seconds after its last use that a template is kept; making one again takes some seconds."""
 LOCK_DEADLINE = 300.0
 """Seconds to wait for another process that is making the same template."""
-READY_ROOTS = 2
-"""Job roots that wait ready in every VM, so that a job's start costs a message."""
+READY_ROOTS = 3
+"""Job roots that wait ready in every VM, so that a job's start costs a message; a pool's warming up takes one."""
 _TOOL_DEADLINE = 60.0
 _LOCK_POLL = 0.05
 _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
@@ -313,6 +313,7 @@ async def warm_up(agent: AgentClient) -> None:
                 pass
             await process.wait()
     agent.rest()
+    await agent.inspect()
     await agent.prepare(READY_ROOTS)
 
 
