@@ -34,6 +34,11 @@ def borrow_from(control: str) -> None:
     _control[:] = [control]
 
 
+def borrows() -> bool:
+    """Tell whether this process was told of a daemon to take VMs from."""
+    return bool(_control)
+
+
 @contextlib.asynccontextmanager
 async def open_sessions(
     settings: Settings, note: Callable[[str], None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cloche.cli.compose import open_sessions
+from cloche.cli.compose import borrows, open_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
 from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
@@ -192,8 +192,9 @@ class _Runs:
 
     async def run(self) -> int:
         """Run all; the exit code is the gravest of theirs."""
-        await self._clear_leftovers()
         self._catch_signals()
+        if not borrows():  # else the daemon has cleared them
+            await self._clear_leftovers()
         async with open_sessions(self._settings, self._note) as sessions:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
             tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]

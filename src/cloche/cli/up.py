@@ -15,6 +15,7 @@ import click
 from cloche.errors import ClocheError, ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from typing import TextIO
 
     from cloche.config import Settings
@@ -24,6 +25,7 @@ _READY = "ready"
 _FAILED = "failed "
 _LOG_SIZE = 4 * 1024 * 1024
 _LOGS = 3
+_COLLECT_INTERVAL = 60.0
 
 
 @click.command("up")
@@ -134,8 +136,15 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
         tell(_READY)
         if told is not None:
             told.close()
-        await daemon.stopped()
+        await _collect_until(daemon.stopped())
     return 0
+
+
+async def _collect_until(end: Coroutine[None, None, None]) -> None:
+    """Clear now and then what killed processes left that did without the daemon."""
+    ending = asyncio.create_task(end)
+    while not (await asyncio.wait({ending}, timeout=_COLLECT_INTERVAL))[0]:
+        await _collect()
 
 
 async def _collect() -> None:

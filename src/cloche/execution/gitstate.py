@@ -21,6 +21,7 @@ from cloche.records import record
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import Self
 
 GIT_DEADLINE = 30.0
 """Seconds for a git process that only looks something up."""
@@ -104,8 +105,14 @@ def event_from_repository(root: Path, event: str = "push", payload_file: Path | 
     a payload that is no JSON object and for a repository where git is missing, refuses, or does not answer.
     """
     payload = _read_payload(payload_file) if payload_file else {}
-    head = _read_head(root)
-    config = _read_config(root) if head.is_repository else {}
+    with (
+        _Git(root, *_ASK_HEAD) as of_head,
+        _Git(root, *_ASK_CONFIG) as of_config,
+        _Git(root, *_ASK_COMMIT) as of_commit,
+    ):
+        head = _read_head(root, of_head)
+        config = _read_config(of_config) if head.is_repository else {}
+        commit = _read_commit(of_commit) if head.has_commit else None
     pull_request = payload.get("pull_request") if event in _PULL_REQUESTS else None
     info = EventInfo(
         name=event,
@@ -119,7 +126,6 @@ def event_from_repository(root: Path, event: str = "push", payload_file: Path | 
         info = replace(
             info, head_ref=_text(pull_request, "head", "ref") or head.branch, base_ref=base or "main"
         )
-    commit = _read_commit(root) if head.has_commit else None
     info = replace(info, payload=payload or _made_up_payload(info, commit))
     return replace(info, changed=_changed(root, info, payload, commit))
 
@@ -153,8 +159,26 @@ class _Commit:
     changed: tuple[str, ...]
 
 
-def _read_head(root: Path) -> _Head:
-    found = _git(root, "rev-parse", "--show-prefix", "HEAD", "--symbolic-full-name", "HEAD")
+_ASK_HEAD = ("rev-parse", "--show-prefix", "HEAD", "--symbolic-full-name", "HEAD")
+_ASK_CONFIG = ("config", "-z", "--get-regexp", r"^(remote\.origin\.url|github\.user)$")
+_ASK_COMMIT = (
+    *(
+        "log",
+        "-1",
+        "-z",
+        "--name-only",
+        "--first-parent",
+        "-m",
+        "--no-renames",
+        "--no-ext-diff",
+        "--no-textconv",
+    ),
+    *("--no-show-signature", "--format=%P%x00%an%x00%ae%x00%cI%x00%B%x00", "HEAD"),
+)
+
+
+def _read_head(root: Path, git: _Git) -> _Head:
+    found = git.result()
     lines = found.stdout.splitlines()
     if not lines:
         if (root / ".git").exists():
@@ -175,23 +199,13 @@ def _read_head(root: Path) -> _Head:
     return _Head(is_repository=True, sha=sha, ref=ref)
 
 
-def _read_config(root: Path) -> dict[str, str]:
-    wanted = r"^(remote\.origin\.url|github\.user)$"
-    pairs = _git(root, "config", "-z", "--get-regexp", wanted).stdout.split("\0")
+def _read_config(git: _Git) -> dict[str, str]:
+    pairs = git.result().stdout.split("\0")
     return {name: value for name, _, value in (pair.partition("\n") for pair in pairs)}
 
 
-def _read_commit(root: Path) -> _Commit | None:
-    form = "--format=%P%x00%an%x00%ae%x00%cI%x00%B%x00"
-    options = (
-        "--first-parent",
-        "-m",
-        "--no-renames",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--no-show-signature",
-    )
-    found = _git(root, "log", "-1", "-z", "--name-only", *options, form, "HEAD")
+def _read_commit(git: _Git) -> _Commit | None:
+    found = git.result()
     fields = found.stdout.split("\0")
     if found.returncode or len(fields) < 6:  # noqa: PLR2004 - the fields of the format and what follows them
         return None
@@ -346,20 +360,48 @@ def _last_line(text: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            git_command(root, *arguments),
-            env=git_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            timeout=GIT_DEADLINE,
-            check=False,
-        )
-    except FileNotFoundError as wrong:
-        if (root / ".git").exists():
-            raise UsageError("git is not installed", hint="install git: it reads the repository") from wrong
-        return subprocess.CompletedProcess(arguments, 128, "", "")
-    except subprocess.TimeoutExpired as late:
-        raise UsageError(f"`git {arguments[0]}` in {root} did not answer within {GIT_DEADLINE:g} s") from late
+    with _Git(root, *arguments) as git:
+        return git.result()
+
+
+class _Git:
+    """A git that runs while others do: starting one takes longer than what it has to tell. Leaving ends it."""
+
+    def __init__(self, root: Path, *arguments: str) -> None:
+        self._root = root
+        self._arguments = arguments
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._process = subprocess.Popen(
+                git_command(root, *arguments),
+                env=git_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+        except FileNotFoundError as wrong:
+            if (root / ".git").exists():
+                raise UsageError(
+                    "git is not installed", hint="install git: it reads the repository"
+                ) from wrong
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            with self._process as process:  # closes its pipes and waits
+                process.kill()
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end, once. UsageError when it does not come."""
+        if self._process is None:
+            return subprocess.CompletedProcess(self._arguments, 128, "", "")
+        try:
+            stdout, stderr = self._process.communicate(timeout=GIT_DEADLINE)
+        except subprocess.TimeoutExpired as late:
+            what = f"`git {self._arguments[0]}` in {self._root}"
+            raise UsageError(f"{what} did not answer within {GIT_DEADLINE:g} s") from late
+        return subprocess.CompletedProcess(self._arguments, self._process.returncode, stdout, stderr)
