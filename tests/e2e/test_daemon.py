@@ -40,7 +40,7 @@ def same(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}|\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "#", text)
     text = re.sub(r"\b(vm|sess|run)-[0-9a-f]{12}\b", r"\1-#", text)
     text = re.sub(r"[\d.]+ ?m?s\b", "#s", text)
-    return re.sub(r"(booted|warm|restored) in", "made in", re.sub(r" +", " ", text))
+    return re.sub(r"(booted in|was waiting, taken in)", "made in", re.sub(r" +", " ", text))
 
 
 def test_a_run_is_the_same_as_without_a_daemon(daemon: Daemon) -> None:

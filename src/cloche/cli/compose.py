@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cloche.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cloche.daemon.sessions import LentSessions
     from cloche.pool import VmPool
     from cloche.session import SessionManager
-    from cloche.vm.provider import VmProvider
+    from cloche.vm.provider import Network, VmProvider, VmSpec
 
 PROVIDER_ENTRY_POINTS = "cloche.providers"
 """Other packages add providers under this entry point group: a name, and a function of settings and notes."""
@@ -48,7 +48,9 @@ async def open_sessions(
     if _control and name in LENT:
         from cloche.daemon.sessions import LentSessions
 
-        lent = await LentSessions.open(_control[0], LENT[name], {"limit": settings.session.max_concurrent})
+        lent = await LentSessions.open(
+            _control[0], LENT[name], {"limit": settings.session.max_concurrent, "wait": settings.session.wait}
+        )
         if lent is not None:
             async with lent:
                 yield lent
@@ -59,16 +61,24 @@ async def open_sessions(
         yield sessions
 
 
+def default_spec(settings: Settings) -> VmSpec:
+    """Return the VM of a run that asks for nothing else."""
+    from cloche.config import DEFAULT_IMAGE
+    from cloche.vm.provider import VmSpec
+
+    vm = settings.vm
+    return VmSpec(DEFAULT_IMAGE, vm.cpus, vm.memory, vm.disk, cast("Network", vm.network))
+
+
 def make_daemon(folder: Path, settings: Settings, note: Callable[[str], None]) -> Daemon:
     """Wire the daemon: a pool for each provider that is asked for."""
     from cloche.daemon.server import Daemon, Service
     from cloche.pool import VmPool
 
     def make(name: str) -> Service | None:
-        lent = LENT.get(name)
-        if lent is None:
+        if name not in LENT.values():
             return None
-        pool = VmPool(make_provider(lent, note))
+        pool = VmPool(make_provider(name, note), settings=settings.pool)
         return Service(pool, make_sessions(settings, pool))
 
     return Daemon(folder, make)
@@ -120,4 +130,13 @@ def make_sessions(settings: Settings, pool: VmPool) -> SessionManager:
     from cloche.config import sessions_dir
     from cloche.session import SessionManager, SessionRegistry
 
-    return SessionManager(pool, SessionRegistry(sessions_dir()), settings.session.max_concurrent)
+    ours = settings.session
+    return SessionManager(
+        pool,
+        SessionRegistry(sessions_dir()),
+        ours.max_concurrent,
+        wait=ours.wait,
+        session_timeout=ours.session_timeout,
+        cleanup_interval=ours.cleanup_interval,
+        auto_cleanup=ours.auto_cleanup,
+    )

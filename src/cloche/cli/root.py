@@ -20,6 +20,10 @@ class LazyGroup(click.Group):
         "down": ("cloche.cli.down:down", "End the daemon."),
         "status": ("cloche.cli.status:status", "Tell what the daemon has and does."),
         "doctor": ("cloche.cli.doctor:doctor", "Say what this machine can do, and what to type to mend it."),
+        "verify": (
+            "cloche.cli.verify:verify",
+            "Show that every workflow gets one VM of its own, by measuring.",
+        ),
         "gc": ("cloche.cli.gc:gc", "Clear what killed runs left, and images that nothing uses."),
     }
 

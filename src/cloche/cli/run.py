@@ -59,7 +59,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command("run")
+WAIT = "1h"
+"""How long ``--wait`` waits that does not say."""
+
+
+class _RunCommand(click.Command):
+    """Reads a bare ``--wait`` as one with a duration: click would take the next argument for it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f"--wait={WAIT}" if arg == "--wait" else arg for arg in args])
+
+
+@click.command("run", cls=_RunCommand)
 @click.argument("workflow", required=False)
 @click.option("-C", "directory", type=_FOLDER, help="The repository; else the nearest one above this folder.")
 @click.option("-e", "--event", help="The event that happened (default: push, or one the workflow declares).")
@@ -88,6 +99,22 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--memory", help="Memory of the VM, such as 4GiB (default: 2GiB).")
 @click.option("--disk", help="Largest size of the VM's disk, such as 32GiB (default: 16GiB).")
 @click.option("--network", type=click.Choice(["user", "none"]), help="A way out, or none (default: user).")
+@click.option(
+    "--time", "time_limit", metavar="DURATION", help="The most that a whole run may take, such as 30m."
+)
+@click.option(
+    "--output-limit", metavar="SIZE", help="The most that all steps together may write, such as 100MiB."
+)
+@click.option(
+    "--stop-on-failure/--no-stop-on-failure",
+    default=None,
+    help="The first job that fails cancels the others, or not.",
+)
+@click.option(
+    "--wait",
+    metavar="[=DURATION]",
+    help=f"Wait for a place among the sessions (for {WAIT} at most), if none is free.",
+)
 @click.option(
     "--include", multiple=True, metavar="PATH", help="An ignored path to check out all the same. Repeatable."
 )
@@ -118,6 +145,10 @@ def run(
     memory: str | None,
     disk: str | None,
     network: str | None,
+    time_limit: str | None,
+    output_limit: str | None,
+    stop_on_failure: bool | None,
+    wait: str | None,
     include: tuple[str, ...],
     skip_unsupported: bool,
     output: str,
@@ -137,6 +168,10 @@ def run(
         "vm.memory": memory,
         "vm.disk": disk,
         "vm.network": network,
+        "limits.time": time_limit,
+        "limits.output": output_limit,
+        "run.stop_on_failure": stop_on_failure,
+        "session.wait": wait,
     }
     options = RunOptions(
         workflow=workflow,

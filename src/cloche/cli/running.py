@@ -33,6 +33,7 @@ from cloche.report import make_reporter
 from cloche.session import SessionRegistry
 from cloche.session.collect import collect_leftovers
 from cloche.vm.provider import VmSpec
+from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,6 +138,14 @@ def _request(
         skip_unsupported=options.skip_unsupported,
         include=options.include,
         spec=VmSpec(image, vm.cpus, vm.memory, vm.disk, cast("Network", vm.network)),
+        most=Size(settings.allowed("cpus"), settings.allowed("memory")),
+        settled=frozenset(key for key in ("cpus", "memory") if options.flags[f"vm.{key}"] is not None),
+        setups=settings.setups,
+        cleanups=settings.cleanups,
+        stop_on_failure=settings.run.stop_on_failure,
+        step_timeout=settings.run.step_timeout,
+        time_limit=settings.limits.time,
+        output_limit=settings.limits.output,
         debug=_debug(options, secrets),
     )
 

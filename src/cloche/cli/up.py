@@ -119,7 +119,7 @@ def _start_log(*, detached: bool) -> None:
 
 
 async def _serve(settings: Settings, told: TextIO | None) -> int:
-    from cloche.cli.compose import make_daemon
+    from cloche.cli.compose import LENT, default_spec, make_daemon
     from cloche.config import daemon_dir
 
     def tell(text: str) -> None:
@@ -132,7 +132,9 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: daemon.stop(now=True))
         await _collect()
-        await daemon.warm(settings.vm.provider)
+        tell("making VMs ready")
+        provider = settings.vm.provider
+        await daemon.warm(LENT.get(provider, provider), default_spec(settings))
         tell(_READY)
         if told is not None:
             told.close()

@@ -184,12 +184,18 @@ class Daemon:
             self._services[name] = made
         return self._services[name]
 
-    async def warm(self, name: str) -> None:
-        """Have VMs of a provider ready before anyone asks. UsageError for a provider that is not lent."""
-        if self.service(name) is None:
+    async def warm(self, name: str, spec: VmSpec) -> None:
+        """Have VMs of a provider and shape ready before anyone asks, and wait until they are.
+
+        UsageError for a provider that is not lent, and what making them raises.
+        """
+        service = self.service(name)
+        if service is None:
             raise UsageError(
                 f"VMs of the provider {name!r} cannot be lent", hint="--vm auto, qemu or sandbox"
             )
+        await service.pool.warm([spec])
+        await service.pool.at_target()
 
     def check_taking(self) -> None:
         """ProviderError while the daemon is about to end."""

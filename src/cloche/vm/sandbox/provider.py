@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 START_DEADLINE = 30.0
 """Seconds for the agent's first word; 0.1 on an idle machine."""
 _END_DEADLINE = 5.0
-_NOTE = "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk"
+_NOTE = (
+    "sandbox: no VM; the workflow shares this machine's kernel, without limits on memory or disk,"
+    " and its network unless it has none (--network none)"
+)
 _USER_NOTE = "sandbox: started without root, so everybody in it is one user, its root; sudo changes nothing"
 _SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
-_NETWORK_NOTE = "sandbox: the workflow shares this machine's network; --network none gives it none"
 
 
 class SandboxVm:
@@ -123,14 +125,11 @@ class SandboxProvider:
         self._images = images
         self._vms = vms
         self._live: dict[str, SandboxVm] = {}
-        self._shares_network = False
 
     @property
     def notes(self) -> tuple[str, ...]:
         """That there is no VM, and what that means."""
         notes = [_NOTE]
-        if self._shares_network:
-            notes.append(_NETWORK_NOTE)
         if os.geteuid() != 0:
             notes.append(_USER_NOTE)
         return tuple(notes)
@@ -138,7 +137,6 @@ class SandboxProvider:
     async def allocate(self, spec: VmSpec) -> Allocation:
         """See VmProvider."""
         started = time.perf_counter()
-        self._shares_network = spec.network == "user"
         image = self._images.resolve(spec.image, "job")
         with _files_made():
             vm = self._place(image, spec)
