@@ -15,6 +15,7 @@ from cloche.records import record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Quota = Literal["time", "output", "memory"]
 Conclusion = Literal["success", "failure", "cancelled", "skipped"]
 AnnotationLevel = Literal["notice", "warning", "error", "debug"]
 
@@ -34,13 +35,17 @@ class Event:
 
 @record(kw_only=True)
 class RunStarted(Event):
-    """A run began; nothing is allocated yet. ``jobs`` maps job ids to display names, in file order."""
+    """A run began; nothing is allocated yet. ``jobs`` maps job ids to display names, in file order.
+
+    ``name`` is the run's own (``run-name``), empty where the workflow gives it none.
+    """
 
     type: ClassVar[str] = "run.started"
     workflow: str
     path: str
     event: str
     jobs: Mapping[str, str]
+    name: str = ""
 
 
 @record(kw_only=True)
@@ -50,6 +55,15 @@ class Notice(Event):
     type: ClassVar[str] = "run.notice"
     level: AnnotationLevel
     message: str
+
+
+@record(kw_only=True)
+class SessionWaiting(Event):
+    """The run waits for a place among the sessions of this machine, at most ``limit``; ``place`` 1 is next."""
+
+    type: ClassVar[str] = "session.waiting"
+    place: int
+    limit: int
 
 
 @record(kw_only=True)
@@ -176,6 +190,25 @@ class StepFinished(StepEvent):
     outputs: Mapping[str, str]
     duration_ms: int
     usage: Mapping[str, float] = field(default_factory=dict)
+
+
+@record(kw_only=True)
+class LimitReached(Event):
+    """The run met a limit; an annotation or a notice says so in words.
+
+    ``time``: the run was cancelled after ``limit`` seconds. ``output``: it was cancelled when more than ``limit``
+    bytes had been written. ``memory``: a process was killed for want of it, ``limit`` bytes being the VM's.
+    ``value`` is what it came to, in the same unit; for ``memory`` the most that one process had. ``job`` and
+    ``step`` tell where, as far as the limit was met in one.
+    """
+
+    type: ClassVar[str] = "limit.reached"
+    which: Quota
+    limit: float
+    value: float
+    job: str | None = None
+    leg: str | None = None
+    step: int | None = None
 
 
 @record(kw_only=True)

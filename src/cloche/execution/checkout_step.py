@@ -88,7 +88,8 @@ def _is_true(text: str, *, default: bool) -> bool:
 async def _make_folder(scope: StepScope, folder: str, *, clean: bool) -> tuple[ExitStatus, Why]:
     """Make the folder, and empty it as the action does unless it holds an earlier checkout that is to stay."""
     keep = scope.state.untouched or (folder in scope.state.checkouts and not clean)
-    output = StepOutputReader(scope.publisher, scope.setup.masker, scope.setup.workspace, CommandReader())
+    setup = scope.setup
+    output = StepOutputReader(scope.publisher, setup.masker, setup.workspace, CommandReader(), setup.output)
     spec = ExecSpec(argv=(*(_MAKE if keep else _EMPTY), folder), env=environment(scope))
     ended = await run_program(scope, spec, output)
     if ended.why == "ended" and ended.status.code:

@@ -23,12 +23,16 @@ Why = Literal["ended", "timeout", "cancelled"]
 
 @record
 class Timing:
-    """How long, in seconds, what is being stopped may take, and how often the guest is asked for its health."""
+    """How long, in seconds, what is being stopped may take, and how often the guest is asked for its health.
+
+    ``cancel`` is for all that still wants to run in a cancelled run, ``cleanup`` for each clean-up script.
+    """
 
     interrupt: float = 7.5
     terminate: float = 2.5
     kill: float = 10.0
     cancel: float = 300.0
+    cleanup: float = 300.0
     health: float = 10.0
 
 
@@ -53,7 +57,7 @@ class JobControl:
         """Cancel the job; again changes nothing."""
         if not self.cancelled:
             self.cancelled, self.reason = True, reason
-            self._timers.append(self._loop.call_later(self.timing.cancel, self._expire))
+            self._timers.append(self._loop.call_later(self.timing.cancel, self.expire))
             self._wake()
 
     def cancel_after(self, seconds: float, reason: str) -> None:
@@ -70,8 +74,9 @@ class JobControl:
         for timer in self._timers:
             timer.cancel()
 
-    def _expire(self) -> None:
-        self.expired = True
+    def expire(self) -> None:
+        """Cancel all of the job, what asks to run nevertheless included."""
+        self.cancelled = self.expired = True
         self._wake()
 
     def _wake(self) -> None:
@@ -85,18 +90,21 @@ class JobControl:
         still_wanted: Callable[[], Awaitable[bool]],
         *,
         excused: bool = False,
+        to_its_end: bool = False,
     ) -> Why:
         """Wait until ``work`` ends or has to be stopped, and say which.
 
         ``limit`` is in seconds. When the job is cancelled meanwhile, ``still_wanted`` decides whether the work
-        may go on; ``excused`` says that this has been decided already. Raises the GuestError that the guest was
-        lost with.
+        may go on; ``excused`` says that this has been decided already. With ``to_its_end`` nothing but ``limit`` ends
+        it. Raises the GuestError that the guest was lost with.
         """
         deadline = None if limit is None else self._loop.time() + limit
         while True:
             if self.lost:
                 raise self.lost
-            if self.expired or (self.cancelled and not excused and not await still_wanted()):
+            if not to_its_end and (
+                self.expired or (self.cancelled and not excused and not await still_wanted())
+            ):
                 return "cancelled"
             excused = self.cancelled
             change = self._change

@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from cloche.errors import ClocheError, GuestError
+from cloche.errors import ClocheError, GuestError, GuestLost
 from cloche.execution.masking import Masker
 from cloche.execution.publisher import Publisher
 from cloche.execution.run import Run, new_run_id
-from cloche.session import SessionContext, SessionState
+from cloche.session import SessionContext, SessionState, SessionStateError
+from cloche.session.model import NEXT_STATES
 from cloche.tasks import finish
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cloche.execution.request import RunRequest
     from cloche.execution.results import RunResult
     from cloche.session import Session
-    from cloche.vm.guest import Guest
     from cloche.workflow.model import Workflow
 
 
@@ -46,6 +46,9 @@ class Sessions(Protocol):
 
     def update_state(self, session: Session, state: SessionState) -> None:
         """Move the session to another state."""
+
+    def touch(self, session: Session) -> None:
+        """Note that the session is being used. SessionStateError when it has been released."""
 
 
 class WorkflowExecutor:
@@ -87,9 +90,15 @@ class WorkflowExecutor:
     ) -> RunResult:
         """Carry ``workflow`` out in a session that the caller owns and releases; it is active afterwards.
 
-        Raises WorkflowError and UsageError for what cannot be carried out, before anything is run.
+        Raises WorkflowError and UsageError for what cannot be carried out, and SessionStateError for a session that
+        has ended or is busy, before anything is run.
         """
         run = self._prepare(workflow, request)
+        fresh = session.state is SessionState.INITIALIZING
+        if not fresh and SessionState.EXECUTING not in NEXT_STATES[session.state]:
+            raise SessionStateError(
+                f"session {session.id} is {session.state}: it carries out no workflow now"
+            )
         return await self._to_its_end(run, self._in_session(run, session, owned=False))
 
     def cancel(self) -> None:
@@ -134,9 +143,9 @@ class WorkflowExecutor:
         return await run.graph(None).run()
 
     async def _in_own_session(self, run: Run, image: str) -> Conclusion:
-        spec = replace(run.request.spec, image=image)
+        spec = replace(run.request.spec, image=image, cpus=run.plan.cpus, memory=run.plan.memory)
         name = run.publisher.masker.mask(run.workflow.display_name)  # other processes are told of it
-        session = await self._sessions.create_session(SessionContext(name, spec))
+        session = await self._sessions.create_session(SessionContext(name, spec, run.tell_waiting))
         try:
             return await self._in_session(run, session, owned=True)
         finally:
@@ -158,30 +167,41 @@ class WorkflowExecutor:
         state = SessionState.FAILED if owned else SessionState.ACTIVE
         started = time.monotonic()
         try:
-            conclusion = await self._run_jobs(run, session.vm.guest)
+            conclusion = await self._run_jobs(run, session)
             if owned and conclusion in {"success", "skipped"}:
                 state = SessionState.COMPLETED
         finally:
-            self._sessions.update_state(session, state)
+            if session.state is not SessionState.TERMINATING:  # else it was taken away
+                self._sessions.update_state(session, state)
         run.tell_jobs_ended(conclusion, time.monotonic() - started)
         return conclusion
 
-    async def _run_jobs(self, run: Run, guest: Guest) -> Conclusion:
-        self._graph = graph = run.graph(guest)
-        health = asyncio.create_task(_watch(guest, graph, run.request.timing.health))
+    async def _run_jobs(self, run: Run, session: Session) -> Conclusion:
+        self._graph = graph = run.graph(session.vm.guest)
+
+        def lose(why: str) -> None:
+            lost = f"session {session.id} ended before the run did: {why}"
+            run.publisher.notice("error", lost)
+            graph.lose(GuestLost(lost))
+
+        session.on_loss = lose
+        health = asyncio.create_task(self._watch(session, graph, run.request.timing.health))
         try:
             return await graph.run()
         finally:
+            session.on_loss = None
             health.cancel()
             await asyncio.wait({health})
 
-
-async def _watch(guest: Guest, graph: JobGraph, interval: float) -> None:
-    """Ask the guest for its health every ``interval`` seconds; tell the jobs when it has none."""
-    while True:
-        await asyncio.sleep(interval)
-        try:
-            await guest.ping()
-        except GuestError as error:
-            graph.lose(error)
-            return
+    async def _watch(self, session: Session, graph: JobGraph, interval: float) -> None:
+        """Ask the guest for its health every ``interval`` seconds; tell the jobs when it has none."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await session.vm.guest.ping()
+                self._sessions.touch(session)
+            except GuestError as error:
+                graph.lose(error)
+                return
+            except SessionStateError:  # it was taken away, and the jobs know
+                return

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cloche.execution.gitstate import EventInfo
     from cloche.execution.line_commands import Assign
     from cloche.execution.masking import Masker
+    from cloche.execution.output_limit import OutputLimit
     from cloche.expressions import Value
     from cloche.workflow.model import Job
 
@@ -32,7 +33,8 @@ class JobSetup:
     ``contexts`` holds every context but ``env``, ``steps`` and ``job``, which change. ``shell`` and
     ``working_directory`` are ``defaults.run``, evaluated. ``environment`` is what programs find before the
     workflow's own ``env``. ``root`` is the repository on the host, for ``actions/checkout``, ``include`` the
-    ignored files to send along. ``debug`` is ``ACTIONS_STEP_DEBUG``.
+    ignored files to send along. ``step_timeout`` (seconds) is for steps without a limit of their own, ``output`` bounds
+    what they write, ``memory`` (bytes) is the VM's. ``debug`` is ``ACTIONS_STEP_DEBUG``.
     """
 
     job: Job
@@ -46,6 +48,9 @@ class JobSetup:
     shell: str | None = None
     working_directory: str | None = None
     include: tuple[str, ...] = ()
+    step_timeout: float | None = None
+    output: OutputLimit | None = None
+    memory: int = 0
     debug: bool = False
 
     @property
@@ -67,7 +72,8 @@ class JobState:
 
     ``env`` is the workflow's and the job's, and what steps wrote to GITHUB_ENV; ``path`` what they wrote to
     GITHUB_PATH, the latest last. ``status`` is the job's so far. ``untouched``: no program has run in the job
-    yet. ``checkouts`` holds the folders that were checked out. ``lost`` is set when the guest is gone.
+    yet. ``unprepared``: a set-up script did not succeed, so that no step may run. ``checkouts`` holds the folders that
+    were checked out. ``lost`` is set when the guest is gone.
     """
 
     env: dict[str, str] = field(default_factory=dict)
@@ -75,6 +81,7 @@ class JobState:
     steps: dict[str, Value] = field(default_factory=dict)
     status: Conclusion = "success"
     untouched: bool = True
+    unprepared: bool = False
     bash_is_missing: bool = False
     checkouts: set[str] = field(default_factory=set)
     lost: GuestError | None = None

@@ -17,12 +17,13 @@ from cloche.execution.publisher import JobPublisher
 from cloche.execution.results import JobResult
 from cloche.execution.serving import legs_of
 from cloche.expressions import ExpressionError, Scope, to_string
+from cloche.units import format_duration
 from cloche.workflow.evaluate import boolean, number, scalar_text
 from cloche.workflow.graph import ancestors
 from cloche.workflow.matrix import MatrixError, display_name, leg_name
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from cloche.errors import GuestError
     from cloche.events import Conclusion
@@ -56,26 +57,63 @@ class JobGraph:
         self._needs: dict[str, NeedResult] = {}
         self._active: dict[JobControl, Job] = {}
         self._cancelled = False
+        self._failed = False
+        self._over = False
+        self._lost: GuestError | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._run.output.stop = self.stop
         self.results: list[JobResult] = []
 
     async def run(self) -> Conclusion:
         """Run all jobs to their ends and return what they come to together."""
-        await _together(self._job(job) for job in self._jobs.values())
+        if (limit := self._run.time_limit) is not None:
+            self._after(limit, lambda: self._time_is_up(limit))
+        try:
+            await _together(self._job(job) for job in self._jobs.values())
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+        if self._failed:
+            return "failure"
         if self._cancelled and any(result.conclusion == "cancelled" for result in self.results):
             return "cancelled"
         return combined([_counted(result) for result in self.results])
 
-    def cancel(self) -> None:
-        """Cancel every job whose ``if`` does not hold for a cancelled run, as GitHub does."""
-        self._cancelled = True
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel every job whose ``if`` does not hold for a cancelled run, as GitHub does.
+
+        What still runs then has as long as what still runs in a cancelled job. ``reason`` is for those who wonder.
+        """
+        if not self._cancelled:
+            self._cancelled = True
+            self._after(self._timing.cancel, self._expire)
         for control, job in list(self._active.items()):
             if not self._is_still_wanted(job):
-                control.cancel()
+                control.cancel(reason)
+
+    def stop(self, reason: str) -> None:
+        """Cancel the run for a ``reason`` of Cloche's own, and have it fail."""
+        self._failed = True
+        self._run.publisher.notice("error", reason)
+        self.cancel(reason)
 
     def lose(self, error: GuestError) -> None:
         """Tell every job that the guest is gone."""
+        self._lost = self._lost or error
         for control in self._active:
             control.lose(error)
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, act))
+
+    def _expire(self) -> None:
+        self._over = True
+        for control in self._active:
+            control.expire()
+
+    def _time_is_up(self, limit: float) -> None:
+        self._run.publisher.limit_reached("time", limit, limit)
+        self.stop(f"The run has exceeded the maximum execution time of {format_duration(limit)}.")
 
     async def _job(self, job: Job) -> None:
         for need in job.needs:
@@ -106,12 +144,23 @@ class JobGraph:
             if fail_fast and _counted(result) == "failure":
                 for sibling in legs:
                     sibling.control.cancel()
+            self._stop_on_failure(result)
 
         await _together(map(carry_out, legs))
         return results
 
+    def _stop_on_failure(self, result: JobResult) -> None:
+        """Cancel the other jobs, if the run is to stop at the first failure and there are others."""
+        if not self._run.stop_on_failure or _counted(result) != "failure" or self._cancelled:
+            return
+        left = [job for job, ended in self._ended.items() if job != result.job and not ended.is_set()]
+        if left or self._active:
+            self.stop(f"Job '{result.name}' failed: the others are cancelled (stop_on_failure).")
+
     def _is_wanted(self, job: Job) -> bool:
-        """Return whether the job's ``if`` holds. ExpressionError."""
+        """Return whether the job's ``if`` holds, and there is time left for it. ExpressionError."""
+        if self._over:
+            return False
         needs = {need: self._needs[need] for need in job.needs}
         above = {name: self._needs[name] for name in ancestors(self._jobs, job.id)}
         functions = job_functions(needs, above, cancelled=self._cancelled)
@@ -156,6 +205,8 @@ class JobGraph:
         name: str | None = None,
     ) -> Leg:
         control = JobControl(self._timing)
+        if self._lost:
+            control.lose(self._lost)
         self._active[control] = job
         own: dict[str, Value] = {"needs": contexts["needs"], "strategy": strategy, "matrix": leg}
         title = job_name(job, {**contexts, **own}, leg)

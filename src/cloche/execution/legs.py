@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from cloche.errors import GuestError
 from cloche.execution.contexts import EVENT_PATH, HOME, RUNNER_NAME, TEMP, env_context, workspace
 from cloche.execution.job_state import JobSetup, JobState
+from cloche.execution.planned import all_steps
 from cloche.execution.results import JobResult
 from cloche.execution.serving import NoImageError, serving
+from cloche.execution.sizes import asks, shown
 from cloche.execution.steps import StepLoop
 from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.records import record
@@ -27,14 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from cloche.config import Command
     from cloche.events import AnnotationLevel, Conclusion
     from cloche.execution.control import JobControl
     from cloche.execution.gitstate import EventInfo
+    from cloche.execution.output_limit import OutputLimit
     from cloche.execution.publisher import JobPublisher, Publisher
     from cloche.expressions import Value
     from cloche.vm.guest import Guest
     from cloche.workflow.model import Job, RunDefaults
     from cloche.workflow.nodes import Node, Scalar
+    from cloche.workflow.runson import Size
 
 DEFAULT_MINUTES = 360.0
 """A job's time limit when it says nothing: GitHub's."""
@@ -49,8 +54,8 @@ class RunSetup:
     """What all jobs of a run share.
 
     ``contexts`` are ``github``, ``vars``, ``inputs``, ``secrets`` and ``runner``; ``env`` and ``defaults`` are
-    the workflow's, ``environment`` is what programs find before that. ``image`` is what the VM was made from,
-    ``image_for`` and ``skip_unsupported`` are the request's.
+    the workflow's, ``environment`` is what programs find before that. ``image`` is what the VM was made from, ``size``
+    what it has, ``output`` bounds what steps write. The rest is the request's.
     """
 
     guest: Guest | None
@@ -63,8 +68,16 @@ class RunSetup:
     env: Node | None
     defaults: RunDefaults
     image: str
+    size: Size
+    output: OutputLimit
     image_for: Callable[[Sequence[str]], str | None]
+    settled: frozenset[str] = frozenset()
     skip_unsupported: bool = False
+    setups: tuple[Command, ...] = ()
+    cleanups: tuple[Command, ...] = ()
+    stop_on_failure: bool = False
+    step_timeout: float | None = None
+    time_limit: float | None = None
     include: tuple[str, ...] = ()
     debug: bool = False
 
@@ -91,21 +104,21 @@ class Leg:
         conclusion: Conclusion = "cancelled"
         outputs: dict[str, str] = {}
         try:
-            if missing := self._missing_image():
+            if missing := self._missing():
                 conclusion = self._do_without(missing)
             elif not self.control.cancelled:
                 conclusion, outputs = await self._run()
         except (ExpressionError, RunsOnError, GuestError) as error:
             conclusion = "failure"
-            self._say("error", str(error))
+            self._say("error", str(self.control.lost or error))
         finally:
             self.control.close()
             self.publisher.finished(conclusion, outputs, time.monotonic() - started)
         leg, name = self.publisher.leg, self.publisher.name
         return JobResult(self.job.id, leg, name, conclusion, outputs, self.continue_on_error)
 
-    def _missing_image(self) -> str | None:
-        """Return what is wrong with the leg's ``runs-on``, if the VM is not what it asks for."""
+    def _missing(self) -> str | None:
+        """Return what the VM lacks of what the leg's ``runs-on`` asks for."""
         try:
             wanted = labels(evaluate_node(self.job.runs_on, self._scope()))
             image = serving(wanted, self.run.image_for)
@@ -113,6 +126,10 @@ class Leg:
             return str(missing)
         if image != self.run.image:
             return f"it needs the image '{image}', the VM has '{self.run.image}'"
+        for ask in asks(wanted):
+            if ask.exceeds(self.run.size) and ask.what not in self.run.settled:
+                has = shown(ask.what, getattr(self.run.size, ask.what) or 0)
+                return f"it asks for {ask}, the VM has {has}"
         return None
 
     def _do_without(self, missing: str) -> Conclusion:
@@ -127,15 +144,20 @@ class Leg:
             self.continue_on_error = boolean(node, self._scope())
         if self.run.guest is None:
             raise GuestError("the run has no VM, since none of its jobs seemed to need one")
+        if self.control.lost:
+            raise self.control.lost
         setup = self._setup()
+        planned = all_steps(self.job.steps, self.run.setups, self.run.cleanups)
         limit = self.job.timeout_minutes
         minutes = number(limit, self._scope()) if limit else DEFAULT_MINUTES
         async with await self.run.guest.open_job(JobRootSpec(name=self.root_name)) as root:
             await root.put(HOME, _folders(self.run.event))
-            self.publisher.started(len(self.job.steps))
+            self.publisher.started(len(planned))
             if minutes > 0:
                 self.control.cancel_after(minutes * 60, _OVERDUE.format(to_string(minutes)))
-            await StepLoop(root, setup, self.state, self.control, self.publisher).run()
+            await StepLoop(
+                root, planned, setup, self.state, control=self.control, publisher=self.publisher
+            ).run()
         if self.state.lost:
             return "failure", {}
         try:
@@ -169,6 +191,9 @@ class Leg:
             shell=_text(ours.shell or theirs.shell, with_env),
             working_directory=_text(ours.working_directory or theirs.working_directory, with_env),
             include=self.run.include,
+            step_timeout=self.run.step_timeout,
+            output=self.run.output,
+            memory=self.run.guest.info.memory if self.run.guest else 0,
             debug=self.run.debug,
         )
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from cloche.errors import Diagnostic, UsageError, WorkflowError
 from cloche.execution.evaluation import contexts_used, holds
 from cloche.execution.serving import NoImageError, legs_of, serving
+from cloche.execution.sizes import asks, shown
 from cloche.expressions import ExpressionError, Scope, parse
 from cloche.records import record
 from cloche.workflow.evaluate import evaluate_node
 from cloche.workflow.graph import ancestors
 from cloche.workflow.matrix import MatrixError
-from cloche.workflow.runson import RunsOnError, labels
+from cloche.workflow.runson import RunsOnError, labels, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,16 +25,23 @@ if TYPE_CHECKING:
     from cloche.errors import Position
     from cloche.execution.evaluation import Function
     from cloche.execution.request import RunRequest
+    from cloche.execution.sizes import Ask
     from cloche.expressions import Value
     from cloche.workflow.model import Job, Workflow
 
 
 @record
 class Plan:
-    """The jobs to run, in file order, and the image that serves them all, ``None`` if no job will need one."""
+    """The jobs to run, in file order, and the VM that serves them all.
+
+    ``image`` is ``None`` if no job will need a VM. ``remarks`` are for the user to know.
+    """
 
     jobs: Mapping[str, Job]
     image: str | None
+    cpus: int
+    memory: int
+    remarks: tuple[str, ...] = ()
 
 
 def make_plan(workflow: Workflow, request: RunRequest, contexts: Mapping[str, Value]) -> Plan:
@@ -52,7 +60,8 @@ def make_plan(workflow: Workflow, request: RunRequest, contexts: Mapping[str, Va
         raise UsageError(
             f"no leg of any job has {' and '.join(missing)}", hint="see `strategy.matrix` of the jobs"
         )
-    return Plan(jobs, next(iter(check.images), None))
+    image = next(iter(check.images), None)
+    return Plan(jobs, image, check.most("cpus"), check.most("memory"), tuple(check.remarks))
 
 
 def _selected(workflow: Workflow, wanted: tuple[str, ...]) -> dict[str, Job]:
@@ -97,6 +106,13 @@ class _Check:
         self.diagnostics: list[Diagnostic] = []
         self.images: dict[str, Job] = {}
         self.matched: set[str] = set()
+        self.remarks: list[str] = []
+        self._sizes: dict[str, int] = {}
+
+    def most(self, what: str) -> int:
+        """Return the most ``cpus`` or ``memory`` that a job asks for."""
+        own: int = getattr(self._request.spec, what)
+        return self._sizes.get(what, own)
 
     def job(self, job: Job) -> None:
         matrix = job.strategy.matrix if job.strategy else None
@@ -105,6 +121,7 @@ class _Check:
             return
         if "needs" in contexts_used(matrix):  # known only when the jobs before it have run
             self._need(self._request.spec.image, job)
+            self._fit(job, ())
             self.matched.update(self._request.matrix)
             return
         try:
@@ -119,10 +136,12 @@ class _Check:
     def _leg(self, job: Job, leg: Mapping[str, Value]) -> None:
         if "needs" in contexts_used(job.runs_on):
             self._need(self._request.spec.image, job)
+            self._fit(job, ())
             return
         try:
             wanted = labels(evaluate_node(job.runs_on, Scope({**self._contexts, "matrix": leg})))
             self._need(serving(wanted, self._request.image_for), job)
+            self._fit(job, wanted)
         except NoImageError as missing:
             if not self._request.skip_unsupported:
                 hint = "map the label to an image under [runs-on], or skip such jobs with --skip-unsupported"
@@ -142,6 +161,32 @@ class _Check:
                 f"Job '{job.id}' needs the image '{image}', but job '{other.id}' needs '{first}'",
                 job.runs_on.position,
                 "one VM runs the whole workflow: map their labels to one image, or run them apart with -j",
+            )
+
+    def _fit(self, job: Job, wanted: tuple[str, ...]) -> None:
+        """Have the VM large enough for the job's labels; for one without, as large as the request says."""
+        request = self._request
+        asked = {ask.what: ask for ask in asks(wanted)}
+        for what in ("cpus", "memory"):
+            amount = own = getattr(request.spec, what)
+            if what in asked and what in request.settled:
+                self._remark(job, asked[what], own)
+            elif what in asked:
+                amount = asked[what].amount
+                self._allow(job, asked[what], getattr(request.most, what) or own)
+            self._sizes[what] = max(self._sizes.get(what, 0), amount)
+
+    def _remark(self, job: Job, ask: Ask, own: int) -> None:
+        remark = f"Job '{job.id}' asks for {ask}; --{ask.what} gives {shown(ask.what, own)}"
+        if ask.amount > own and remark not in self.remarks:
+            self.remarks.append(remark)
+
+    def _allow(self, job: Job, ask: Ask, most: int) -> None:
+        if ask.amount > most:
+            self._note(
+                f"Job '{job.id}' asks for {ask}; this machine allows {shown(ask.what, most)}",
+                position_of(job.runs_on, ask.label),
+                f"raise [limits] {ask.what} in ~/.config/cloche/config.toml, or settle it with --{ask.what}",
             )
 
     def _note(self, message: str, position: Position, hint: str | None) -> None:

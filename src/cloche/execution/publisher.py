@@ -17,6 +17,7 @@ from cloche.events import (
     Annotation,
     JobFinished,
     JobStarted,
+    LimitReached,
     Notice,
     StepFinished,
     StepGroup,
@@ -29,7 +30,7 @@ from cloche.records import record
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloche.events import AnnotationLevel, Conclusion, Event, Subscriber
+    from cloche.events import AnnotationLevel, Conclusion, Event, Quota, Subscriber
     from cloche.execution.line_commands import Issue
     from cloche.execution.masking import Masker
 
@@ -49,6 +50,7 @@ _IDENTIFIERS = frozenset(
         "session_id",
         "source",
         "vm_id",
+        "which",
     }
 )
 _log = logging.getLogger("cloche.execution")
@@ -74,6 +76,10 @@ class Publisher:
         masked = self._masked(event)
         for subscriber in self._subscribers:
             subscriber(masked)
+
+    def limit_reached(self, which: Quota, limit: float, value: float) -> None:
+        """Tell that the run met a limit."""
+        self.publish(LimitReached(run_id=self.run_id, at=self.clock(), which=which, limit=limit, value=value))
 
     def notice(self, level: AnnotationLevel, message: str) -> None:
         """Tell something that belongs to no step."""
@@ -208,6 +214,10 @@ class StepPublisher:
                 end_column=issue.end_column,
             )
         )
+
+    def limit_reached(self, which: Quota, limit: float, value: float) -> None:
+        """Tell that the run met a limit in this step."""
+        self.job.run.publish(LimitReached(**self._place, which=which, limit=limit, value=value))
 
     def summary(self, markdown: str) -> None:
         """Pass on the step's summary."""

@@ -10,10 +10,13 @@ from cloche.execution.control import Timing
 from cloche.execution.gitstate import EventInfo
 from cloche.records import record
 from cloche.vm.provider import VmSpec
+from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from cloche.config import Command
 
 _DEFAULTS = Settings()
 
@@ -29,7 +32,12 @@ class RunRequest:
     only the legs whose values are these.
     ``skip_unsupported`` skips jobs that no image serves instead of refusing the run. ``include`` names ignored
     files and folders of the repository that ``actions/checkout`` sends all the same. ``spec`` is the shape of
-    the VM; its image counts only where labels are known too late. ``debug`` is ``ACTIONS_STEP_DEBUG``.
+    the VM; its image counts only where labels are known too late. Labels may ask for ``most`` (where it says nothing,
+    for what ``spec`` has), unless the user settled that size: then its name, ``cpus`` or ``memory``, is in ``settled``.
+    ``setups`` run before a job's first step, ``cleanups`` after its last one. With ``stop_on_failure`` the first job
+    that fails cancels the others. ``step_timeout`` (seconds) is for steps without a limit of their own; ``time_limit``
+    (seconds) and ``output_limit`` (bytes) are the whole run's; ``None`` is no limit. ``debug`` is
+    ``ACTIONS_STEP_DEBUG``.
     """
 
     root: Path
@@ -44,6 +52,14 @@ class RunRequest:
     skip_unsupported: bool = False
     include: tuple[str, ...] = ()
     spec: VmSpec = field(default_factory=VmSpec)
+    most: Size = field(default_factory=Size)
+    settled: frozenset[str] = frozenset()
+    setups: tuple[Command, ...] = ()
+    cleanups: tuple[Command, ...] = ()
+    stop_on_failure: bool = False
+    step_timeout: float | None = None
+    time_limit: float | None = None
+    output_limit: int | None = None
     debug: bool = False
     run_number: int = 1
     run_attempt: int = 1

@@ -6,15 +6,18 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cloche.events import RunFinished, RunStarted, SessionCreated, SessionReleased
+from cloche.events import RunFinished, RunStarted, SessionCreated, SessionReleased, SessionWaiting
 from cloche.execution.contexts import RunNumbers, base_environment, github_context, runner_context
 from cloche.execution.inputs import dispatch_inputs
 from cloche.execution.jobs import JobGraph, job_name
 from cloche.execution.legs import RunSetup
+from cloche.execution.output_limit import OutputLimit
 from cloche.execution.plan import make_plan
 from cloche.execution.results import RunResult
-from cloche.expressions import to_string
+from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.records import record
+from cloche.workflow.evaluate import scalar_text
+from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
     from cloche.execution.publisher import Publisher
     from cloche.execution.request import RunRequest
     from cloche.expressions import Value
-    from cloche.session import Session
+    from cloche.session import Session, Waiting
     from cloche.vm.guest import Guest
     from cloche.workflow.model import Workflow
+
+
+_MAX_NAME = 1000
 
 
 def new_run_id() -> str:
@@ -45,6 +51,8 @@ class Run:
     event: EventInfo
     contexts: Mapping[str, Value]
     plan: Plan
+    name: str = ""
+    remarks: tuple[str, ...] = ()
     session: Session | None = None
     jobs: JobGraph | None = None
 
@@ -63,7 +71,9 @@ class Run:
             "inputs": inputs,
             "vars": dict(request.vars),
         }
-        return cls(workflow, request, publisher, event, contexts, make_plan(workflow, request, contexts))
+        plan = make_plan(workflow, request, contexts)
+        name, wrong = _run_name(workflow, contexts)
+        return cls(workflow, request, publisher, event, contexts, plan, name, (*plan.remarks, *wrong))
 
     @property
     def debug(self) -> bool:
@@ -74,6 +84,7 @@ class Run:
     def graph(self, guest: Guest | None) -> JobGraph:
         """Return the jobs, ready to run in ``guest``; without one, only jobs that are skipped can end well."""
         request = self.request
+        spec = self.session.context.spec if self.session else None
         runner = runner_context(self.event, debug=self.debug)
         setup = RunSetup(
             guest=guest,
@@ -85,9 +96,17 @@ class Run:
             environment={**base_environment(), **(guest.info.env if guest else {}), **request.env},
             env=self.workflow.env,
             defaults=self.workflow.defaults,
-            image=self.plan.image or "",
+            image=spec.image if spec else "",
+            size=Size(spec.cpus, spec.memory) if spec else Size(),
+            output=OutputLimit(request.output_limit),
             image_for=request.image_for,
+            settled=request.settled,
             skip_unsupported=request.skip_unsupported,
+            setups=request.setups,
+            cleanups=request.cleanups,
+            stop_on_failure=request.stop_on_failure,
+            step_timeout=request.step_timeout,
+            time_limit=request.time_limit,
             include=request.include,
             debug=self.debug,
         )
@@ -117,10 +136,22 @@ class Run:
                 path=self.workflow.path,
                 event=self.event.name,
                 jobs=names,
+                name=self.name,
             )
         )
-        for note in notes:
+        for note in (*notes, *self.remarks):
             self.publisher.notice("notice", note)
+
+    def tell_waiting(self, waiting: Waiting) -> None:
+        """Tell that the run waits for a place among the sessions of this machine."""
+        self.publisher.publish(
+            SessionWaiting(
+                run_id=self.publisher.run_id,
+                at=self.publisher.clock(),
+                place=waiting.place,
+                limit=waiting.limit,
+            )
+        )
 
     def tell_session(self, session: Session) -> None:
         """Tell which VM the run has."""
@@ -169,6 +200,20 @@ class Run:
                 duration_ms=round(seconds * 1000),
             )
         )
+
+
+def _run_name(workflow: Workflow, contexts: Mapping[str, Value]) -> tuple[str, tuple[str, ...]]:
+    """Return what ``run-name`` comes to, empty without one, and what is wrong with it.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#run-name
+    """
+    if workflow.run_name is None:
+        return "", ()
+    try:
+        name = scalar_text(workflow.run_name, Scope(contexts))
+    except ExpressionError as error:
+        return "", (f"The run has no name, since `run-name` cannot be evaluated: {error}",)
+    return " ".join(name.split())[:_MAX_NAME], ()
 
 
 def _with_inputs(event: EventInfo, inputs: Mapping[str, Value]) -> EventInfo:

@@ -105,7 +105,8 @@ def _reader(scope: StepScope) -> StepOutputReader:
         allow_any_token=_is_true(env.get("ACTIONS_ALLOW_UNSECURE_STOPCOMMAND_TOKENS")),
         echo=scope.setup.debug,
     )
-    return StepOutputReader(scope.publisher, scope.setup.masker, scope.setup.workspace, commands)
+    setup = scope.setup
+    return StepOutputReader(scope.publisher, setup.masker, setup.workspace, commands, setup.output)
 
 
 def _is_true(text: str | None) -> bool:
@@ -158,6 +159,7 @@ def _result(scope: StepScope, ended: Ended, output: StepOutputReader, outputs: d
     if status.oom_kills:
         killed = "The step was" if status.code else "A process of the step was"
         scope.publisher.annotate("error", f"{killed} killed because the job ran out of memory.")
+        scope.publisher.limit_reached("memory", scope.setup.memory, status.max_rss)
     outcome: Conclusion = "failure"
     if ended.why == "timeout":
         scope.tell_timed_out()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cloche.execution.line_commands import Effect
     from cloche.execution.line_stream import Text
     from cloche.execution.masking import Masker
+    from cloche.execution.output_limit import OutputLimit
     from cloche.execution.publisher import StepPublisher
 
 MAX_ANNOTATIONS = 100
@@ -26,11 +27,20 @@ MAX_ASSIGNED = 16 * 1024 * 1024
 
 
 class StepOutputReader:
-    """Reads what one step writes and tells of it; in annotations, paths lose the ``workspace``."""
+    """Reads what one step writes, as far as ``limit`` lets it, and tells of it.
+
+    In annotations, paths lose the ``workspace``.
+    """
 
     def __init__(
-        self, publisher: StepPublisher, masker: Masker, workspace: str, commands: CommandReader
+        self,
+        publisher: StepPublisher,
+        masker: Masker,
+        workspace: str,
+        commands: CommandReader,
+        limit: OutputLimit | None = None,
     ) -> None:
+        self._limit = limit
         self._publisher = publisher
         self._masker = masker
         self._workspace = workspace
@@ -43,7 +53,8 @@ class StepOutputReader:
 
     def feed(self, chunk: bytes) -> None:
         """Take bytes as they come."""
-        self._take(self._lines.feed(chunk))
+        kept = self._limit.take(chunk, self._publisher) if self._limit else chunk
+        self._take(self._lines.feed(kept))
 
     def close(self) -> None:
         """Take the end of the output."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloche.execution.control import JobControl, Why
     from cloche.execution.evaluation import Evaluator
     from cloche.execution.job_state import JobSetup, JobState
+    from cloche.execution.planned import Kind
     from cloche.execution.publisher import StepPublisher
     from cloche.expressions import Scope, Value
     from cloche.vm.guest import JobRoot
@@ -34,8 +35,8 @@ class StepError(Exception):
 class StepScope:
     """A step in its job.
 
-    ``env`` is the step's own, evaluated; ``action`` is ``github.action``; ``extra`` adds to the ``github``
-    context; ``minutes`` is the step's time limit.
+    ``kind`` is what it is for. ``env`` is the step's own, evaluated; ``action`` is ``github.action``; ``extra``
+    adds to the ``github`` context; ``minutes`` is the step's time limit.
     """
 
     step: Step
@@ -46,6 +47,7 @@ class StepScope:
     evaluator: Evaluator
     publisher: StepPublisher
     action: str
+    kind: Kind = "step"
     name: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Value] = field(default_factory=dict)
@@ -71,14 +73,19 @@ class StepScope:
         return None if node is None else await self.evaluate(lambda scope: scalar_text(node, scope))
 
     async def is_wanted(self) -> bool:
-        """Return whether the step's ``if`` holds, as the job stands now."""
+        """Return whether the step's ``if`` holds, as the job stands now; clean-up is always wanted."""
+        if self.kind == "cleanup":
+            return True
         condition = self.step.condition.expression if self.step.condition else "success()"
         return await self.evaluate(lambda scope: holds(condition, scope))
 
     async def watch(self, work: asyncio.Task[Any]) -> Why:
         """Wait until ``work`` ends, the step's time is up, or the job is cancelled and the step not wanted."""
         excused = self.state.status == "cancelled"
-        return await self.control.watch(work, self.seconds, self.is_still_wanted, excused=excused)
+        to_its_end = self.kind == "cleanup"
+        return await self.control.watch(
+            work, self.seconds, self.is_still_wanted, excused=excused, to_its_end=to_its_end
+        )
 
     async def is_still_wanted(self) -> bool:
         """Return whether the step's ``if`` holds now that the job is cancelled."""

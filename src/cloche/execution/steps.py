@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cloche.execution.control import JobControl
     from cloche.execution.job_state import JobSetup, JobState
+    from cloche.execution.planned import Planned
     from cloche.execution.publisher import JobPublisher
     from cloche.vm.guest import JobRoot
     from cloche.workflow.model import Step
@@ -40,32 +41,44 @@ _NO_CONTINUE = (
 
 
 class StepLoop:
-    """Carries out the steps of one job in ``root``, changing ``state``."""
+    """Carries out what is planned of one job in ``root``, changing ``state``."""
 
     def __init__(
-        self, root: JobRoot, setup: JobSetup, state: JobState, control: JobControl, publisher: JobPublisher
+        self,
+        root: JobRoot,
+        planned: Sequence[Planned],
+        setup: JobSetup,
+        state: JobState,
+        *,
+        control: JobControl,
+        publisher: JobPublisher,
     ) -> None:
         self._root = root
+        self._planned = planned
         self._setup = setup
         self._state = state
         self._control = control
         self._publisher = publisher
         self._evaluator = Evaluator(root, setup.workspace)
-        self._actions = _action_names(setup.job.steps)
+        self._actions = _action_names(planned)
 
     async def run(self) -> None:
         """Run all steps whose conditions hold, whatever becomes of them; ``state`` tells how it went."""
-        for step in self._setup.job.steps:
+        for planned in self._planned:
             if self._control.cancelled:
                 self._state.status = "cancelled"
-            await self._run(self._scope(step))
+            await self._run(self._scope(planned))
         if self._control.cancelled:
             self._state.status = "cancelled"
 
-    def _scope(self, step: Step) -> StepScope:
+    def _scope(self, planned: Planned) -> StepScope:
+        step, setup = planned.step, self._setup
+        if planned.kind != "step":  # whose scripts are not the workflow's, and know nothing of its defaults
+            setup = replace(setup, shell=None, working_directory=None)
         return StepScope(
             step=step,
-            setup=self._setup,
+            kind=planned.kind,
+            setup=setup,
             state=self._state,
             control=self._control,
             root=self._root,
@@ -80,7 +93,8 @@ class StepLoop:
         result = _CANCELLED
         try:
             result = await self._result(scope)
-        except GuestError as error:
+        except GuestError as caught:
+            error = self._control.lost or caught
             if isinstance(error, GuestLost | GuestTimeout):
                 self._state.lost = error
             scope.publisher.annotate("error", f"The step cannot go on: {error.message}")
@@ -88,10 +102,14 @@ class StepLoop:
         finally:
             scope.publisher.finished(scope.name, self._setup.vm_id, result, time.monotonic() - started)
         self._state.remember(scope.step.id, result.outputs, result.outcome, result.conclusion)
+        if scope.kind == "setup" and result.conclusion != "success":
+            self._state.unprepared = True
 
     async def _result(self, scope: StepScope) -> StepResult:
         if self._state.lost:
             return _CANCELLED
+        if self._state.unprepared and scope.kind != "cleanup":
+            return _SKIPPED
         try:
             scope.env = await self._env(scope)
             scope.name = await self._name(scope)
@@ -112,7 +130,7 @@ class StepLoop:
 
     def _start(self, scope: StepScope) -> None:
         scope.publisher.started(scope.name)
-        steps = len(self._setup.job.steps)
+        steps = len(self._planned)
         self._publisher.run.log(f"Executing step {scope.step.index}/{steps}: {scope.name}")
 
     @staticmethod
@@ -144,7 +162,9 @@ class StepLoop:
     async def _minutes(scope: StepScope) -> float | None:
         node = scope.step.timeout_minutes
         if node is None:
-            return None
+            timing = scope.control.timing
+            seconds = timing.cleanup if scope.kind == "cleanup" else scope.setup.step_timeout
+            return None if seconds is None else seconds / 60
         try:
             minutes = await scope.evaluate(lambda known: number(node, known))
         except ExpressionError as error:
@@ -176,12 +196,14 @@ async def _carry_out(scope: StepScope) -> StepResult:
     return await run_checkout(scope)
 
 
-def _action_names(steps: Sequence[Step]) -> dict[int, str]:
+def _action_names(planned: Sequence[Planned]) -> dict[int, str]:
     """Return ``github.action`` of each step: its id, or ``__run``, ``__run_2``, ``__actions_checkout``."""
     seen: Counter[str] = Counter()
     names = {}
-    for step in steps:
-        name = "__run" if step.run is not None else "__actions_checkout"
+    for one in planned:
+        step = one.step
+        run = "__run" if one.kind == "step" else f"__{one.kind}"
+        name = run if step.run is not None else "__actions_checkout"
         seen[name] += not step.id
         names[step.index] = step.id or (name if seen[name] == 1 else f"{name}_{seen[name]}")
     return names

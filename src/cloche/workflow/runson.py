@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cloche.errors import ClocheError
 from cloche.expressions.values import to_string
 from cloche.records import record
+from cloche.workflow import nodes
+
+if TYPE_CHECKING:
+    from cloche.errors import Position
 
 _PART = r"-([1-9][0-9]{0,5})(cpu|gb)"
 _SIZE = re.compile(rf"cloche(?:{_PART})(?:{_PART})?", re.IGNORECASE | re.ASCII)
@@ -43,6 +48,15 @@ def labels(value: object) -> tuple[str, ...]:
     if not found:
         raise RunsOnError("`runs-on` names no label", hint="an expression in it may have come out empty")
     return found
+
+
+def position_of(node: nodes.Node, label: str) -> Position:
+    """Return where a ``runs-on`` writes a label, as nearly as it can be told."""
+    if isinstance(node, nodes.Mapping):
+        node = node.get("labels") or node
+    items = node.items if isinstance(node, nodes.Sequence) else ()
+    found = (item.position for item in items if isinstance(item, nodes.Scalar) and item.text == label)
+    return next(found, node.position)
 
 
 def size_of(label: str) -> Size | None:

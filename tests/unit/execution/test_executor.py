@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from cloche.events import (
 )
 from cloche.execution.control import Timing
 from cloche.execution.executor import WorkflowExecutor
+from cloche.execution.gitstate import EventInfo
 from cloche.execution.request import RunRequest
 from cloche.pool import VmPool
 from cloche.session import SessionContext, SessionManager, SessionRegistry, SessionState
@@ -325,3 +327,38 @@ async def test_three_runs_at_once_have_a_vm_each(lab: Lab) -> None:
     assert all(len(boots) == 1 for _, boots in runs)
     assert len(set.union(*(boots for _, boots in runs))) == 3
     assert lab.manager.stats().pool.allocated == 3
+
+
+# The run's own name
+
+DISPATCH = "on: {workflow_dispatch: {inputs: {what: {type: string}}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Deploy by @${{ github.actor }}", "Deploy by @mona"),
+        ("${{ inputs.what }} at ${{ vars.where }}", "all at home"),
+        ("3.10", "3.1"),
+        ("|\n  two\n  lines", "two lines"),
+    ],
+)
+async def test_a_run_may_have_a_name_of_its_own(lab: Lab, text: str, name: str) -> None:
+    await lab.run(
+        f"run-name: {text}\n" + textwrap.dedent(HELLO).replace("on: push", DISPATCH),
+        event=EventInfo(name="workflow_dispatch", actor="mona"),
+        inputs={"what": "all"},
+        vars={"where": "home"},
+    )
+    started = lab.events[0]
+    assert isinstance(started, RunStarted)
+    assert started.name == name
+    assert started.workflow == "hello"
+
+
+async def test_a_run_whose_name_cannot_be_told_has_none_and_says_so(lab: Lab) -> None:
+    result = await lab.run("run-name: ${{ fromJSON('{') }}\n" + textwrap.dedent(HELLO))
+    assert result.conclusion == "success"
+    assert isinstance(lab.events[0], RunStarted)
+    assert lab.events[0].name == ""
+    assert "`run-name` cannot be evaluated" in lab.messages("notice")[0]

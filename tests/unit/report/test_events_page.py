@@ -25,6 +25,7 @@ TYPES = {
     "Mapping[str, str]": "object of strings",
     "Mapping[str, float]": "object of numbers",
     "Conclusion": "conclusion",
+    "Quota": "quota",
     "AnnotationLevel": "level",
 }
 
