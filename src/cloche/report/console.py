@@ -22,6 +22,7 @@ from cloche.events import (
     RunFinished,
     RunStarted,
     SessionCreated,
+    SessionWaiting,
     StepFinished,
     StepGroup,
     StepOutput,
@@ -194,7 +195,11 @@ class ConsoleReporter:
         columns = self._size().columns
         match event:
             case RunStarted():
-                self._line((run.workflow, "bold"), (f" · {run.event} · {run.path}", "dim"))
+                name, rest = wording.heading(run)
+                self._line((name, "bold"), (f" · {rest}", "dim"))
+            case SessionWaiting():
+                whose = f"{run.workflow}: " if self._several() else ""
+                self._line((f"{whose}{wording.waiting(event)}", "dim"))
             case SessionCreated():
                 facts = wording.guest_facts(event, brief=True)
                 self._facts([run.workflow, *facts] if self._several() else facts, columns)

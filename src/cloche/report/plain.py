@@ -13,6 +13,7 @@ from cloche.events import (
     RunFinished,
     RunStarted,
     SessionCreated,
+    SessionWaiting,
     StepFinished,
     StepGroup,
     StepOutput,
@@ -65,7 +66,9 @@ class Plain:
             return
         match event:
             case RunStarted():
-                self._out.write(f"{run.workflow} · {run.event} · {run.path}\n")
+                self._out.write(" · ".join(wording.heading(run)) + "\n")
+            case SessionWaiting():
+                self._out.write(f"{self._workflow(run)}{wording.waiting(event)}\n")
             case SessionCreated():
                 self._out.write(f"{self._workflow(run)}{' · '.join(wording.guest_facts(event))}\n")
             case Notice() if self._summary.is_news(event) and (event.level != "debug" or self._debug):

@@ -19,6 +19,7 @@ from cloche.events import (
     RunStarted,
     SessionCreated,
     SessionReleased,
+    SessionWaiting,
     StepEvent,
     StepFinished,
     StepGroup,
@@ -131,11 +132,13 @@ class RunState:
 
     run_id: str
     workflow: str
+    name: str = ""
     path: str = ""
     event: str = ""
     started_at: float = 0.0
     conclusion: Conclusion | None = None
     duration_ms: int = 0
+    waiting: SessionWaiting | None = None
     session: SessionCreated | None = None
     released: bool = False
     notices: list[Notice] = field(default_factory=list)
@@ -223,14 +226,16 @@ def _take_run(run: RunState, event: Event) -> None:
                 one_line(event.path, 1000),
                 one_line(event.event),
             )
-            run.started_at = event.at
+            run.name, run.started_at = one_line(event.name), event.at
             run.order = {job: index for index, job in enumerate(event.jobs)}
             run.jobs = {(job, None): JobState(job, None, one_line(name)) for job, name in event.jobs.items()}
         case Notice():
             run.notices.append(event)
             del run.notices[:-MAX_ANNOTATIONS]
+        case SessionWaiting():
+            run.waiting = event
         case SessionCreated():
-            run.session = event
+            run.session, run.waiting = event, None
         case SessionReleased():
             run.released = True
         case RunFinished():

@@ -81,6 +81,8 @@ def _run_rows(run: RunState, now: float) -> Iterator[_Row]:
     jobs = run.ordered()
     done = sum(1 for job in jobs if job.conclusion)
     facts = [run.workflow, f"{done} of {counted(len(jobs), 'job')} done"]
+    if run.waiting:
+        facts.append(wording.waiting(run.waiting))
     if run.session:
         facts.append(one_line(run.session.vm_id))
     name = " · ".join(facts)

@@ -10,7 +10,7 @@ from cloche.report.summary import MAX_MESSAGE
 from cloche.report.text import counted, duration, one_line, visible
 
 if TYPE_CHECKING:
-    from cloche.events import Annotation, Conclusion, SessionCreated
+    from cloche.events import Annotation, Conclusion, SessionCreated, SessionWaiting
     from cloche.report.summary import JobState, RunState, StepState
 
 STOPPED = "■"
@@ -55,6 +55,19 @@ def guest_facts(session: SessionCreated, *, brief: bool = False) -> list[str]:
     if session.provider in _NO_VM:
         return [f"{one_line(session.vm_id)}: {_NO_VM[session.provider]}", made, kernel, boot]
     return [f"VM {one_line(session.vm_id)}", f"{one_line(session.provider)}, {made}", f"guest {kernel}", boot]
+
+
+def heading(run: RunState) -> tuple[str, str]:
+    """Name a run as GitHub does, and say what it is: its own name before the workflow's, if it has one."""
+    facts = [run.workflow] if run.name else []
+    return run.name or run.workflow, " · ".join([*facts, run.event, run.path])
+
+
+def waiting(event: SessionWaiting) -> str:
+    """Say that a run waits, and its place in the line."""
+    place = "next in the line" if event.place == 1 else f"number {event.place} in the line"
+    sessions = counted(event.limit, "session")
+    return f"waiting for a place: {place} ({sessions} at most on this machine)"
 
 
 def ending(run: RunState) -> str:

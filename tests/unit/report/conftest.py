@@ -18,6 +18,7 @@ from cloche.events import (
     RunStarted,
     SessionCreated,
     SessionReleased,
+    SessionWaiting,
     StepFinished,
     StepGroup,
     StepOutput,
@@ -41,8 +42,9 @@ class Story:
         self.run_id, self.workflow, self.vm_id = run_id, workflow, vm_id
         self.at = 1000.0
 
-    def started(self, **jobs: str) -> RunStarted:
+    def started(self, name: str = "", **jobs: str) -> RunStarted:
         return RunStarted(
+            name=name,
             run_id=self.run_id,
             at=self.at,
             workflow=self.workflow,
@@ -50,6 +52,9 @@ class Story:
             event="push",
             jobs=jobs or {"build": "Build"},
         )
+
+    def waiting(self, place: int, limit: int = 4) -> SessionWaiting:
+        return SessionWaiting(run_id=self.run_id, at=self.at, place=place, limit=limit)
 
     def notice(self, message: str, level: AnnotationLevel = "notice") -> Notice:
         return Notice(run_id=self.run_id, at=self.at, level=level, message=message)

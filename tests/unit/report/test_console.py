@@ -387,3 +387,10 @@ def test_the_region_does_not_redraw_what_is_there_already() -> None:
     before = out.getvalue()
     region.update("", [Line("a", 1)], size)
     assert out.getvalue() == before
+
+
+def test_the_tree_says_that_a_run_waits_until_it_has_its_vm(story: Story, stage: MakeStage) -> None:
+    scene = stage(columns=100)
+    shown = scene.play(story.started(), story.waiting(3))
+    assert "CI · 0 of 1 job done · waiting for a place: number 3 in the line" in shown
+    assert "⠋ CI · 0 of 1 job done · vm-1" in scene.play(story.session())

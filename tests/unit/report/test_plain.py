@@ -215,3 +215,17 @@ def test_no_escape_reaches_a_log(pieces: list[str]) -> None:
     text = "".join(pieces)
     said = shown(StepOutput(run_id="r", at=0.0, job="j", leg=None, step=1, text=text))
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)
+
+
+def test_a_run_with_a_name_of_its_own_is_called_by_it(story: Story) -> None:
+    assert shown(story.started(name="Prices\x1b[31m\nby @mona")).splitlines()[0] == (
+        "Prices by @mona · CI · push · .github/workflows/ci.yml"
+    )
+
+
+def test_who_waits_sees_its_place_in_the_line(story: Story) -> None:
+    lines = shown(story.started(), story.waiting(2), story.waiting(1, limit=1)).splitlines()
+    assert lines[1:3] == [
+        "waiting for a place: number 2 in the line (4 sessions at most on this machine)",
+        "waiting for a place: next in the line (1 session at most on this machine)",
+    ]
