@@ -86,7 +86,7 @@ def make_daemon(folder: Path, settings: Settings, note: Callable[[str], None]) -
 
 def start_early(provider: str | None) -> AbstractContextManager[None]:
     """Start what this provider can start while the rest is imported; who leaves without a VM ends it."""
-    if provider == "sandbox":
+    if provider == "sandbox" and not borrows():
         from cloche.vm.sandbox.agent import started_early
 
         return started_early()

@@ -32,7 +32,8 @@ _CREDENTIALS = struct.Struct("3i")
 _USED_BY_RUNS = (
     "cloche.cli.root", "cloche.cli.running", "cloche.daemon.sessions", "cloche.report.console", "cloche.report.plain",
     "cloche.report.jsonl", "cloche.report.quiet", "cloche.execution.checkout_step", "cloche.vm.inbox",
-    "cloche.cli.console", "tarfile", "hashlib", "subprocess", "tempfile",
+    "cloche.cli.console", "concurrent.futures.thread", "encodings.ascii", "getpass", "tarfile",
+    "hashlib", "subprocess", "tempfile",
 )  # fmt: skip
 
 
