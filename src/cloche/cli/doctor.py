@@ -80,6 +80,7 @@ def _look() -> Iterator[Finding]:
     yield from _images(store)
     yield _accelerator(store)
     yield _disk(data_dir())
+    yield _host_groups()
     yield _tool("mmdebstrap", "mmdebstrap", "apt-get install mmdebstrap", needed=False)
     yield _tool("mkfs.erofs", "mkfs.erofs", "apt-get install erofs-utils", needed=False)
     yield _tool("git", "git", "apt-get install git", needed=False)
@@ -152,6 +153,20 @@ def _disk(folder: Path) -> Finding:
             "disk", "warning", detail, f"free {format_size(_MIN_FREE)}, or set XDG_DATA_HOME elsewhere"
         )
     return Finding("disk", "ok", detail)
+
+
+def _host_groups() -> Finding:
+    """QEMU is bounded from outside too, where this host lets us."""
+    from cloche.vm.hostgroups import find
+
+    found = find()
+    if found.group is None:
+        mend = "systemd-run --user --scope -p Delegate=yes cloche …, or Delegate=yes in the daemon's service"
+        detail = f"VMs get none on this host: {found.problem}. Their own size bounds them all the same."
+        return Finding("control groups", "warning", detail, mend, needed=False)
+    return Finding(
+        "control groups", "ok", f"VMs get their own, for {', '.join(found.controllers)}", needed=False
+    )
 
 
 def _user_namespaces() -> Finding:

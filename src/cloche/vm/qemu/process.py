@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from qemu.qmp import QMPClient
 
+    from cloche.vm.hostgroups import HostGroup
     from cloche.vm.inbox import Inbox
 
 MONITOR_DEADLINE = 20.0
@@ -32,8 +33,11 @@ _POLL = 0.002
 class QemuProcess:
     """QEMU with its monitor connected. Owns the process and every socket; ``kill`` gives all of it back."""
 
-    def __init__(self, child: Child, qmp: QMPClient, agent: AgentClient, console: Tail) -> None:
+    def __init__(
+        self, child: Child, qmp: QMPClient, agent: AgentClient, console: Tail, group: HostGroup | None = None
+    ) -> None:
         self.child = child
+        self._group = group
         self.agent = agent
         self._qmp = qmp
         self._console = console
@@ -41,9 +45,12 @@ class QemuProcess:
 
     @classmethod
     async def start(
-        cls, command: Callable[[int, int, int], Sequence[str]], inbox: Inbox | None = None
+        cls,
+        command: Callable[[int, int, int], Sequence[str]],
+        inbox: Inbox | None = None,
+        group: HostGroup | None = None,
     ) -> Self:
-        """Start QEMU. ``command`` gets the descriptors of monitor, agent and console.
+        """Start QEMU. ``command`` gets the descriptors of monitor, agent and console; ``group`` is removed with it.
 
         ProviderError when QEMU cannot be started or ends before its monitor answers, with what it said.
         """
@@ -56,20 +63,26 @@ class QemuProcess:
         except BaseException:
             for end in ours:
                 end.close()
+            if group:
+                group.remove()
             raise
         finally:
             for end in theirs:
                 end.close()
+        if group:
+            group.add(child.pid)
         console = Tail(ours[2].detach())
         try:
             qmp = await cls._monitor(child, ours[0])
         except BaseException:
             await child.kill()
+            if group:
+                group.remove()
             console.close()
             for end in ours[:2]:
                 end.close()
             raise
-        return cls(child, qmp, AgentClient(ours[1], inbox=inbox), console)
+        return cls(child, qmp, AgentClient(ours[1], inbox=inbox), console, group)
 
     @staticmethod
     async def _monitor(child: Child, sock: socket.socket) -> QMPClient:
@@ -137,12 +150,16 @@ class QemuProcess:
     async def _watch_end(self) -> None:
         code = await self.child.wait()
         words = self.last_words[-2000:]
+        if self._group and self._group.oom_kills:
+            words = f"this host killed it for want of memory. {words}"
         self.agent.fail(GuestLost(f"the VM ended (QEMU's exit code {code}){f': {words}' if words else ''}"))
 
     async def kill(self) -> None:
         """End QEMU and close every channel; harmless when it has ended already."""
         await self.agent.close()
         await self.child.kill()
+        if self._group:
+            self._group.remove()
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
         with contextlib.suppress(Exception):  # the monitor's complaint that QEMU is gone, which is the point

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, ProviderError
 from cloche.tasks import finish
+from cloche.vm.hostgroups import HostGroups
 from cloche.vm.inbox import Inbox
 from cloche.vm.leases import Lease
 from cloche.vm.provider import Allocation, VmSpec, new_vm_id
@@ -115,6 +116,7 @@ class QemuProvider:
         self._accelerator = accelerator
         self._use_templates = templates
         self._choosing = asyncio.Lock()
+        self._groups = HostGroups()
         self._live: dict[str, QemuVm] = {}
 
     @property
@@ -212,6 +214,10 @@ class QemuProvider:
     async def _start(self, vm: QemuVm, *, incoming: bool) -> QemuProcess:
         template = vm.template
         files = _make_files(vm.lease.folder, template, incoming=incoming)
+        shape = template.shape
+        group = self._groups.make(
+            vm.id, cpus=shape.cpus, memory=shape.memory, emulated=shape.accelerator == "tcg"
+        )
         return await QemuProcess.start(
             lambda qmp, agent, console: machine.command(
                 self._binary,
@@ -223,6 +229,7 @@ class QemuProvider:
                 ),
             ),
             Inbox(files["inbox"]),
+            group,
         )  # fmt: skip
 
     async def _kvm_boots(self, spec: VmSpec) -> bool:
