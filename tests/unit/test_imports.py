@@ -45,7 +45,7 @@ def test_a_plain_run_in_a_sandbox_leaves_out_what_is_dear() -> None:
     modules = imported(RUN)
     dear = {
         *("ssl", "hashlib", "http", "email", "urllib.request", "tempfile", "tarfile", "importlib.metadata"),
-        *("rich", "qemu", "sqlalchemy", "pydantic", "jsonschema", "tomllib"),
+        *("rich", "qemu", "prometheus_client", "sqlalchemy", "pydantic", "jsonschema", "tomllib"),
         *(
             "cloche.report.markdown",
             "cloche.report.console",

@@ -38,6 +38,7 @@ class RunOptions:
     output: str
     quiet: bool
     verbose: bool
+    metrics_file: Path | None
 
 
 def _pairs(separator: str) -> click.ParamType[tuple[str, str]]:
@@ -56,6 +57,7 @@ def _pairs(separator: str) -> click.ParamType[tuple[str, str]]:
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -126,6 +128,9 @@ class _RunCommand(click.Command):
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only errors and how it ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Cloche's own log too, on standard error.")
+@click.option(
+    "--metrics-file", type=_NEW_FILE, help="Write metrics there at the end, in Prometheus' text form."
+)
 def run(
     *,
     workflow: str | None,
@@ -154,6 +159,7 @@ def run(
     output: str,
     quiet: bool,
     verbose: bool,
+    metrics_file: Path | None,
 ) -> None:
     """Run WORKFLOW (a file, or its name) in a VM of its own.
 
@@ -192,6 +198,7 @@ def run(
         output=output,
         quiet=quiet,
         verbose=verbose,
+        metrics_file=metrics_file,
     )
     with start_early(provider):
         import_asyncio()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from cloche.cli.compose import borrows, open_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
+from cloche.cli.measuring import measured
 from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
 from cloche.errors import (
     EXIT_INTERRUPTED,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from cloche.config import Settings
     from cloche.daemon.sessions import LentSessions
     from cloche.errors import Diagnostic
+    from cloche.events import Subscriber
+    from cloche.metrics import Metrics
     from cloche.report import Reporter
     from cloche.report.factory import Output
     from cloche.session import SessionManager
@@ -86,13 +89,16 @@ def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Mask
     _check(found, request)
     output = cast("Output", options.output)
     multiple = len(found.workflows) > 1
-    with make_reporter(
-        output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
-    ) as reporter:
+    with (
+        measured(options.metrics_file) as metrics,
+        make_reporter(
+            output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
+        ) as reporter,
+    ):
         _start_log(options, reporter)
         if found.note:
             reporter.log(f"cloche: {found.note}")
-        return asyncio.run(_Runs(found, request, settings, reporter, masker).run())
+        return asyncio.run(_Runs(found, request, settings, reporter, masker, metrics=metrics).run())
 
 
 def _with_jobs(found: Found, jobs: tuple[str, ...]) -> Found:
@@ -189,13 +195,21 @@ class _Runs:
     """The runs of one command, side by side within the session limit."""
 
     def __init__(
-        self, found: Found, request: RunRequest, settings: Settings, reporter: Reporter, masker: Masker
+        self,
+        found: Found,
+        request: RunRequest,
+        settings: Settings,
+        reporter: Reporter,
+        masker: Masker,
+        *,
+        metrics: Metrics | None = None,
     ) -> None:
         self._found = found
         self._request = request
         self._settings = settings
         self._reporter = reporter
         self._masker = masker
+        self._metrics = metrics
         self._executors: list[WorkflowExecutor] = []
         self._interrupts = 0
 
@@ -219,7 +233,7 @@ class _Runs:
         async with places:
             if self._interrupts:
                 return EXIT_INTERRUPTED
-            executor = WorkflowExecutor(sessions, [self._reporter], notes=lambda: sessions.notes)
+            executor = self._executor(sessions)
             self._executors.append(executor)
             try:
                 result = await executor.execute_workflow(workflow, self._request)
@@ -229,10 +243,17 @@ class _Runs:
                 return error.exit_code
             return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
 
-    @staticmethod
-    async def _clear_leftovers() -> None:
+    def _executor(self, sessions: SessionManager | LentSessions) -> WorkflowExecutor:
+        if self._metrics is None:
+            return WorkflowExecutor(sessions, [self._reporter], notes=lambda: sessions.notes)
+        subscribers: list[Subscriber] = [self._reporter, self._metrics]
+        return WorkflowExecutor(self._metrics.measured(sessions), subscribers, notes=lambda: sessions.notes)
+
+    async def _clear_leftovers(self) -> None:
         remove_stale()
         left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
+        if self._metrics:
+            self._metrics.collected(left)
         for vm in left.vms:
             _log.info("Cleared VM %s of a run that was killed", vm.vm_id)
 

@@ -15,6 +15,7 @@ _NEVER = 1e9
 """Seconds, some thirty years: TOML has infinities too."""
 _MINUTE = 60.0
 NETWORKS = ("user", "none")
+_MAX_PORT = 65535
 
 
 class Kind(NamedTuple):
@@ -85,6 +86,22 @@ def _labels(value: object) -> dict[str, str]:
     return {_text(label).lower(): _text(image) for label, image in value.items()}
 
 
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > _MAX_PORT:
+        raise ValueError
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
 def _one_of(*choices: str) -> Kind:
     def read(value: object) -> str:
         if value not in choices:
@@ -105,6 +122,7 @@ TEXT = Kind("a text", _text)
 STRATEGY = Kind('the name of a strategy, such as "first-available"', _name)
 PROVIDER = Kind('the name of a provider, such as "auto" or "qemu"', _name)
 NETWORK = _one_of(*NETWORKS)
+ADDRESS = Kind('an address and a port, such as "127.0.0.1:9464"', _address)
 LABELS = Kind("a table of labels and image names, both texts", _labels)
 
 

@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cloche.config.kinds import (
+    ADDRESS,
     COUNT,
     DURATION,
     DURATION_OF_MINUTES,
@@ -29,6 +30,8 @@ from cloche.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from cloche.config.kinds import Address
 
 DEFAULT_IMAGE = "default"
 
@@ -132,6 +135,13 @@ class ImageSettings:
 
 
 @record
+class MetricsSettings:
+    """``[metrics]``. ``listen``: where the daemon serves its metrics; ``None`` is nowhere."""
+
+    listen: Address | None = setting(ADDRESS, None)
+
+
+@record
 class Settings:
     """Everything the operator configured, and what a repository asked as far as it is allowed.
 
@@ -144,6 +154,7 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     run: RunSettings = field(default_factory=RunSettings)
     setup: CommandSettings = field(default_factory=CommandSettings)
     cleanup: CommandSettings = field(default_factory=CommandSettings)
@@ -207,6 +218,7 @@ SECTIONS: dict[str, Any] = {
     "limits": LimitSettings,
     "image": ImageSettings,
     "pool": PoolSettings,
+    "metrics": MetricsSettings,
     "run": RunSettings,
     "setup": CommandSettings,
     "cleanup": CommandSettings,
