@@ -1,13 +1,16 @@
-"""``cloche run --metrics-file``: what it writes, whatever came of the run."""
+"""Metrics of a run, written to a file, and of a daemon, served."""
 
 from __future__ import annotations
 
+import socket
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.place import Place
+from tests.e2e.daemon import Daemon
+from tests.e2e.place import Place, lacking, settled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +21,9 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
-def samples(path: Path) -> dict[tuple[str, ...], float]:
+def samples(text: str) -> dict[tuple[str, ...], float]:
     """Each sample's value by its name and the values of its labels."""
-    families = text_string_to_metric_families(path.read_text())
+    families = text_string_to_metric_families(text)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
@@ -35,7 +38,7 @@ def test_two_workflows_are_counted_and_their_names_are_not(place: Place, tmp_pat
 
     assert place.run("run", "--metrics-file", str(file)).code == 1
 
-    found = samples(file)
+    found = samples(file.read_text())
     assert found["vm_allocation_total", "success", "booted"] == 2
     assert found["vm_allocation_duration_seconds_count", "default", "fake", "booted"] == 2
     assert found["workflow_execution_duration_seconds_count", "success"] == 1
@@ -52,7 +55,7 @@ def test_a_refused_session_is_counted(place: Place, tmp_path: Path) -> None:
     with place.events(env=limit) as first:
         first.wait_for("step.started")
         assert place.run("run", "--metrics-file", str(file), env=limit).code == 3
-    assert samples(file)["vm_session_refusals_total",] == 1
+    assert samples(file.read_text())["vm_session_refusals_total",] == 1
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_runs(place: Place) -> None:
@@ -60,3 +63,41 @@ def test_a_folder_that_is_not_there_is_said_before_anything_runs(place: Place) -
     ended = place.run("run", "--output", "jsonl", "--metrics-file", "nowhere/cloche.prom")
     assert (ended.code, ended.events) == (2, [])
     assert "cannot write metrics to nowhere/cloche.prom: there is no such folder" in ended.stderr
+
+
+@pytest.mark.sandbox
+def test_a_daemon_serves_what_its_pool_and_its_runs_do(tmp_path: Path) -> None:
+    if reason := lacking("sandbox"):
+        pytest.skip(reason)
+    place = Place(tmp_path / "place", "sandbox")
+    place.steps("- run: echo one")
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    place.env["CLOCHE_METRICS_LISTEN"] = f"127.0.0.1:{port}"
+    with Daemon(place):
+        assert place.run("run").code == 0
+        found_there = settled_samples(port)
+    assert found_there["vm_allocation_total", "success", "warm"] == 1
+    assert found_there["vm_pool_hits_total", "sandbox"] == 1
+    assert found_there["vm_active_sessions",] == 0
+    assert found_there["workflow_execution_duration_seconds_count", "success"] == 1
+    place.assert_clean()
+
+
+def settled_samples(port: int) -> dict[tuple[str, ...], float]:
+    """The samples once the run's end has been told, which is just after the command's."""
+
+    def missing() -> list[str]:
+        return (
+            []
+            if ("workflow_execution_duration_seconds_count", "success") in scraped(port)
+            else ["the run's end"]
+        )
+
+    assert settled(missing, within=5) == []
+    return scraped(port)
+
+
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return samples(answer.read().decode())

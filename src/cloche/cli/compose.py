@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from cloche.config import Settings
     from cloche.daemon.server import Daemon
     from cloche.daemon.sessions import LentSessions
+    from cloche.metrics import Metrics
     from cloche.pool import VmPool
     from cloche.session import SessionManager
+    from cloche.session.events import SessionObserver
     from cloche.vm.provider import Network, VmProvider, VmSpec
 
 PROVIDER_ENTRY_POINTS = "cloche.providers"
@@ -70,18 +72,24 @@ def default_spec(settings: Settings) -> VmSpec:
     return VmSpec(DEFAULT_IMAGE, vm.cpus, vm.memory, vm.disk, cast("Network", vm.network))
 
 
-def make_daemon(folder: Path, settings: Settings, note: Callable[[str], None]) -> Daemon:
-    """Wire the daemon: a pool for each provider that is asked for."""
+def make_daemon(
+    folder: Path, settings: Settings, note: Callable[[str], None], metrics: Metrics | None = None
+) -> Daemon:
+    """Wire the daemon: a pool for each provider that is asked for, and ``metrics`` to hear of all that happens."""
     from cloche.daemon.server import Daemon, Service
     from cloche.pool import VmPool
 
     def make(name: str) -> Service | None:
         if name not in LENT.values():
             return None
-        pool = VmPool(make_provider(name, note), settings=settings.pool)
-        return Service(pool, make_sessions(settings, pool))
+        observer = metrics.pool_event if metrics else None
+        pool = VmPool(make_provider(name, note), settings=settings.pool, observer=observer)
+        if metrics is None:
+            return Service(pool, make_sessions(settings, pool))
+        metrics.watch_pool(name, lambda: pool.stats)
+        return Service(pool, make_sessions(settings, pool, metrics.session_event))
 
-    return Daemon(folder, make)
+    return Daemon(folder, make, metrics.ran) if metrics else Daemon(folder, make)
 
 
 def start_early(provider: str | None) -> AbstractContextManager[None]:
@@ -125,7 +133,9 @@ def _from_entry_point(name: str, note: Callable[[str], None]) -> VmProvider:
     raise UsageError(f"there is no provider {name!r}", hint="--vm auto, qemu, sandbox or fake")
 
 
-def make_sessions(settings: Settings, pool: VmPool) -> SessionManager:
+def make_sessions(
+    settings: Settings, pool: VmPool, observer: SessionObserver | None = None
+) -> SessionManager:
     """Wire the session manager: its pool, and the count of this user's sessions on this machine."""
     from cloche.config import sessions_dir
     from cloche.session import SessionManager, SessionRegistry
@@ -139,4 +149,5 @@ def make_sessions(settings: Settings, pool: VmPool) -> SessionManager:
         session_timeout=ours.session_timeout,
         cleanup_interval=ours.cleanup_interval,
         auto_cleanup=ours.auto_cleanup,
+        observer=observer,
     )

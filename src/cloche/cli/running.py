@@ -31,7 +31,7 @@ from cloche.execution.gitstate import event_from_repository
 from cloche.execution.masking import Masker
 from cloche.execution.request import RunRequest
 from cloche.report import make_reporter
-from cloche.session import SessionRegistry
+from cloche.session import SessionManager, SessionRegistry
 from cloche.session.collect import collect_leftovers
 from cloche.vm.provider import VmSpec
 from cloche.workflow.runson import Size
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from cloche.metrics import Metrics
     from cloche.report import Reporter
     from cloche.report.factory import Output
-    from cloche.session import SessionManager
     from cloche.vm.provider import Network
     from cloche.workflow.model import Workflow
 
@@ -244,9 +243,12 @@ class _Runs:
             return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
 
     def _executor(self, sessions: SessionManager | LentSessions) -> WorkflowExecutor:
+        subscribers: list[Subscriber] = [self._reporter]
+        if not isinstance(sessions, SessionManager):
+            subscribers.append(sessions)  # the daemon counts runs too
         if self._metrics is None:
-            return WorkflowExecutor(sessions, [self._reporter], notes=lambda: sessions.notes)
-        subscribers: list[Subscriber] = [self._reporter, self._metrics]
+            return WorkflowExecutor(sessions, subscribers, notes=lambda: sessions.notes)
+        subscribers.append(self._metrics)
         return WorkflowExecutor(self._metrics.measured(sessions), subscribers, notes=lambda: sessions.notes)
 
     async def _clear_leftovers(self) -> None:

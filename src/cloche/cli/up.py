@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from cloche.config import Settings
+    from cloche.metrics import Metrics
 
 _READY_FD = "CLOCHE_READY_FD"  # from `cloche up` to the daemon it starts
 _READY = "ready"
@@ -127,29 +129,43 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
         if told is not None and not told.closed:
             told.write(f"{text}\n")
 
-    async with make_daemon(daemon_dir(), settings, tell) as daemon:
+    async with contextlib.AsyncExitStack() as resources:
+        metrics = await _serve_metrics(settings, resources)
+        daemon = await resources.enter_async_context(make_daemon(daemon_dir(), settings, tell, metrics))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: daemon.stop(now=True))
-        await _collect()
+        await _collect(metrics)
         tell("making VMs ready")
         provider = settings.vm.provider
         await daemon.warm(LENT.get(provider, provider), default_spec(settings))
         tell(_READY)
         if told is not None:
             told.close()
-        await _collect_until(daemon.stopped())
+        await _collect_until(daemon.stopped(), metrics)
     return 0
 
 
-async def _collect_until(end: Coroutine[None, None, None]) -> None:
+async def _serve_metrics(settings: Settings, resources: contextlib.AsyncExitStack) -> Metrics | None:
+    """Serve metrics until ``resources`` end, where the operator wants any. ClocheError for a bad address."""
+    address = settings.metrics.listen
+    if address is None:
+        return None
+    from cloche.metrics import Metrics, serve
+
+    metrics = Metrics()
+    await resources.enter_async_context(serve(metrics, address.host, address.port))
+    return metrics
+
+
+async def _collect_until(end: Coroutine[None, None, None], metrics: Metrics | None) -> None:
     """Clear now and then what killed processes left that did without the daemon."""
     ending = asyncio.create_task(end)
     while not (await asyncio.wait({ending}, timeout=_COLLECT_INTERVAL))[0]:
-        await _collect()
+        await _collect(metrics)
 
 
-async def _collect() -> None:
+async def _collect(metrics: Metrics | None) -> None:
     from cloche.config import sessions_dir, vms_dir
     from cloche.execution.checkout import remove_stale
     from cloche.session import SessionRegistry
@@ -157,5 +173,7 @@ async def _collect() -> None:
 
     remove_stale()
     left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
+    if metrics:
+        metrics.collected(left)
     for vm in left.vms:
         logging.getLogger("cloche").info("Cleared VM %s of a process that was killed", vm.vm_id)

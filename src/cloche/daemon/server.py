@@ -12,13 +12,14 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cloche import __version__
 from cloche.daemon.lending import lend
 from cloche.daemon.packets import Packets
 from cloche.daemon.wire import CONTROL_SOCKET, LOCK, RUN_SOCKET
 from cloche.errors import ClocheError, ProviderError, UsageError
+from cloche.events import Conclusion
 from cloche.session import SessionContext
 from cloche.tasks import finish
 from cloche.vm.child import Child
@@ -52,13 +53,20 @@ class Service:
 class Daemon:
     """Serves on sockets in ``folder``, which is private to the user.
 
-    ``make`` makes the service of a provider by name, ``None`` for a provider that is not lent. An async context
-    manager: entering takes the folder's lock and listens, leaving ends every VM.
+    ``make`` makes the service of a provider by name, ``None`` for a provider that is not lent. ``on_run`` hears how
+    runs ended, after how many seconds. An async context manager: entering takes the folder's lock and listens,
+    leaving ends every VM.
     """
 
-    def __init__(self, folder: Path, make: Callable[[str], Service | None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[str], Service | None],
+        on_run: Callable[[Conclusion, float], None] = lambda _conclusion, _seconds: None,
+    ) -> None:
         self._folder = folder
         self._make = make
+        self.on_run = on_run
         self._services: dict[str, Service] = {}
         self._borrowers: set[Borrower] = set()
         self._stopping = asyncio.Event()
@@ -361,6 +369,11 @@ class Borrower:
         service, session = self.sessions[message["session"]]
         service.sessions.touch(session)
 
+    async def _ran(self, message: Message, _descriptors: list[int]) -> None:
+        conclusion, seconds = message["conclusion"], float(message["seconds"])
+        if conclusion in get_args(Conclusion) and 0 <= seconds < float("inf"):
+            self._daemon.on_run(conclusion, seconds)
+
     async def _release(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
         service, session = self.sessions.pop(message["session"])
         await service.sessions.release_session(session)
@@ -374,7 +387,8 @@ class Borrower:
         return self._daemon.status()
 
     _operations = {  # noqa: RUF012 - read only
-        "hello": _hello, "create": _create, "touch": _touch, "release": _release, "status": _status, "down": _down,
+        "hello": _hello, "create": _create, "touch": _touch, "ran": _ran, "release": _release, "status": _status,
+        "down": _down,
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from cloche import errors
 from cloche.daemon.lending import LentVm, borrow, spec_fields
 from cloche.daemon.packets import connect
 from cloche.errors import ClocheError, ProviderError
+from cloche.events import RunFinished
 from cloche.session.model import NEXT_STATES, SessionState, SessionStateError
 from cloche.session.registry import Waiting
 from cloche.tasks import finish
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cloche.daemon.packets import Message, Packets
+    from cloche.events import Event
     from cloche.session import Session, SessionContext
 
 _log = logging.getLogger("cloche.session.manager")
@@ -31,6 +33,7 @@ CONNECT_DEADLINE = 10.0
 RELEASE_DEADLINE = 60.0
 """Seconds for the daemon to take a VM back; it takes it at once and cleans it later."""
 _CANCEL_DEADLINE = 10.0
+_LAST_WORDS = 1.0
 TOUCH_INTERVAL = 10.0
 """Seconds between two words to the daemon that a session is in use."""
 
@@ -116,6 +119,11 @@ class LentSessions:
             session.last_activity = now
             self._tell({"op": "touch", "session": session.id})
 
+    def __call__(self, event: Event) -> None:
+        """Let the daemon, whose metrics count runs, hear how one ended: be a subscriber of its events."""
+        if isinstance(event, RunFinished) and self._lost is None:
+            self._tell({"op": "ran", "conclusion": event.conclusion, "seconds": event.duration_ms / 1000})
+
     def _tell(self, message: Mapping[str, Any]) -> None:
         """Send what needs no answer."""
         task = asyncio.create_task(self._packets.send({"n": 0, **message}))
@@ -159,6 +167,8 @@ class LentSessions:
     async def _close(self) -> None:
         held = list(self._held.values())
         await asyncio.gather(*map(self.release_session, held), return_exceptions=True)
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=_LAST_WORDS)
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         self._packets.close()

@@ -17,7 +17,7 @@ from cloche.session import events as session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cloche.events import Event
+    from cloche.events import Conclusion, Event
     from cloche.metrics.sessions import Sessions
     from cloche.pool.events import PoolEvent, PoolStats
     from cloche.session.collect import Leftovers
@@ -117,7 +117,11 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         """Take an event of a run."""
         if isinstance(event, RunFinished):
-            self._runs.labels(event.conclusion).observe(event.duration_ms / 1000)
+            self.ran(event.conclusion, event.duration_ms / 1000)
+
+    def ran(self, conclusion: Conclusion, seconds: float) -> None:
+        """Take the end of a run."""
+        self._runs.labels(conclusion).observe(seconds)
 
     def pool_event(self, event: PoolEvent) -> None:
         """Take what a pool tells its observer."""
