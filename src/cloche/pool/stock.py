@@ -109,7 +109,7 @@ class Stock:
 
         Raises what making one raises meanwhile (the pool goes on trying), ProviderError when it is closed.
         """
-        while not self._is_at_target():
+        while self._closing or not self._is_at_target():
             if self._closing:
                 raise closed()
             watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -466,6 +466,7 @@ class Stock:
         results = await asyncio.gather(*map(self._give_back, members), return_exceptions=True)
         for member in members:
             self._gone(member, "closed")
+        self._shelves.clear()
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             raise failures[0]

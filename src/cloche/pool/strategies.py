@@ -101,12 +101,12 @@ class WeightedRandom:
     def __init__(self, source: random.Random | None = None) -> None:
         import random
 
-        self._random = source or random.Random()  # noqa: S311 - spreads load, keeps no secret
+        self._choices = (source or random).choices
 
     def choose(self, candidates: Sequence[Candidate]) -> Candidate:
         """See Strategy."""
         weights = [1 / max(_slowness(one), _SHORTEST) for one in candidates]
-        return self._random.choices(candidates, weights)[0]
+        return self._choices(candidates, weights)[0]
 
 
 def _slowness(candidate: Candidate) -> float:

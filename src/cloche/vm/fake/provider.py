@@ -58,6 +58,9 @@ class FakeRoot:
         self.oom_kills = 0
         self._open = True
         self.programs = guest.programs
+        for folder in spec.folders:
+            self.files.make_folders(folder)
+        self.write_files(spec.files)
         self._pids = itertools.count(2)  # 1 is the root's init
 
     @property
@@ -272,9 +275,12 @@ class FakeProvider:
         start = self._clock()
         if self._on_allocate is not None:
             await self._on_allocate(spec, next(self._numbers))
-        vm = FakeVm(new_vm_id(), lambda vm_id, resets: self._guest(spec, vm_id, resets))
+        vm = FakeVm(self._new_id(), lambda vm_id, resets: self._guest(spec, vm_id, resets))
         self._vms[vm.id] = vm
         return Allocation(vm=vm, duration=self._clock() - start, source="booted")
+
+    def _new_id(self) -> str:
+        return new_vm_id()
 
     def _guest(self, spec: VmSpec, vm_id: str, resets: int) -> FakeGuest:
         info = GuestInfo(
