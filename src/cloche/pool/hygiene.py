@@ -28,6 +28,8 @@ CLOCK_TOLERANCE = 2.0
 """Seconds that a guest's clock may be off the host's."""
 _REMEMBERED = 100_000
 _SHOWN = 5
+_PAUSE = 0.02
+_OF_JOBS = ("jobs", "processes", "files")
 _SCRIPT = "/tmp/warm-up.sh"  # noqa: S108 - a path in a job root of its own
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -78,6 +80,19 @@ class Hygiene:
             raise UncleanError(f"VM {vm.id} is not clean: {'; '.join(wrong[:_SHOWN])}{more}")
         return found
 
+    async def settle(self, vm: Vm, fresh: Inspection) -> None:
+        """Wait until nothing is left of what ran to warm a VM up, compared with before: its root goes in a while.
+
+        UncleanError when something stays; GuestLost when the guest is gone.
+        """
+        left: list[str] = []
+        try:
+            async with asyncio.timeout(CHECK_DEADLINE):
+                while left := _more(await vm.guest.inspect(), fresh):  # noqa: ASYNC110 - the guest tells nobody
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            raise UncleanError(f"VM {vm.id} keeps what warmed it up: {'; '.join(left[:_SHOWN])}") from None
+
     def _strange(self, vm: Vm, found: Inspection, asked: float, answered: float) -> Iterator[str]:
         """What is wrong with its identity."""
         if found.hostname != vm.id:
@@ -99,6 +114,15 @@ def _differences(found: Inspection, fresh: Inspection | None) -> Iterator[str]:
         have, should = Counter(found.state.get(kind, ())), Counter(fresh.state.get(kind, ()))
         yield from (f"{kind}: {what!r} should not be there" for what in have - should)
         yield from (f"{kind}: {what!r} is missing" for what in should - have)
+
+
+def _more(found: Inspection, fresh: Inspection) -> list[str]:
+    """What a job leaves, where it leaves something."""
+    return [
+        f"{kind}: {what!r}"
+        for kind in _OF_JOBS
+        for what in Counter(found.state.get(kind, ())) - Counter(fresh.state.get(kind, ()))
+    ]
 
 
 async def warm_up(guest: Guest) -> float:

@@ -348,6 +348,7 @@ class Stock:
             member.baseline = member.baseline or found
             if not any(member.shelf in waiter.needs for waiter in self._waiters):
                 member.exec_time = await warm_up(member.vm.guest)
+                await self._hygiene.settle(member.vm, found)
         except GuestError as error:
             self._retire(member, _why(error), error.message)
             if member.state is State.MAKING or not member.uses:

@@ -137,6 +137,30 @@ async def test_warming_up_runs_a_program_and_leaves_nothing() -> None:
     await provider.close()
 
 
+@in_virtual_time
+async def test_what_warmed_a_vm_up_may_take_a_while_to_go() -> None:
+    class Cleaning(Guest):
+        left = 3
+
+        async def inspect(self) -> Inspection:
+            self.left -= 1
+            files = ("a", "b", "warm-up")[: 2 + (self.left > 0)]
+            return dataclasses.replace(self.found, state={**STATE, "files": files})
+
+    guest = Cleaning()
+    await hygiene().settle(Vm(guest), guest.found)
+    assert guest.left == 0
+
+
+@in_virtual_time
+async def test_what_warmed_a_vm_up_must_go() -> None:
+    guest = Guest()
+    fresh = guest.found
+    guest.found = dataclasses.replace(fresh, state={**STATE, "processes": ("agent", "sleep")})
+    with pytest.raises(UncleanError, match="keeps what warmed it up: processes: 'sleep'"):
+        await hygiene().settle(Vm(guest), fresh)
+
+
 async def test_warming_a_dead_guest_up() -> None:
     provider = FakeProvider()
     vm = (await provider.allocate(VmSpec())).vm
