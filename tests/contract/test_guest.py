@@ -168,6 +168,30 @@ async def test_an_unknown_user_is_an_error_of_the_program(run: Run) -> None:
 # Files that go in and come out with a program
 
 
+async def test_a_root_begins_with_its_first_files_and_folders(vm: Vm, run: Run) -> None:
+    spec = JobRootSpec(
+        "first",
+        folders=("/home/runner/work/some/some", "/tmp/empty"),
+        files={"/home/runner/work/_temp/event.json": b'{"a": 1}', "/tmp/binary": bytes(range(256))},
+    )
+    async with await vm.guest.open_job(spec) as root:
+        output, status = await run(
+            "cat /home/runner/work/_temp/event.json; echo; ls /tmp/empty; pwd", root=root, cwd=spec.folders[0]
+        )
+        assert (output, status.code) == (b'{"a": 1}\n/home/runner/work/some/some\n', 0)
+        _, status = await run(
+            "echo mine > here; echo mine > /home/runner/work/_temp/event.json", root=root, cwd=spec.folders[0]
+        )
+        assert status.code == 0
+        _, status = await run("true", root=root, collect=["/tmp/binary"])
+        assert status.collected["/tmp/binary"].content == bytes(range(256))
+
+
+async def test_first_files_that_cannot_be_written_are_an_error(vm: Vm) -> None:
+    with pytest.raises(GuestError, match="made ready"):
+        await vm.guest.open_job(JobRootSpec("first", files={"/tmp": b"a folder is there"}))
+
+
 async def test_files_are_there_before_the_program(run: Run) -> None:
     files = {"/tmp/new/folders/a.txt": b"content\n", "/tmp/empty": b""}
     output, status = await run(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import time
 from dataclasses import field
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError
-from cloche.execution.contexts import EVENT_PATH, HOME, RUNNER_NAME, TEMP, env_context, workspace
+from cloche.execution.contexts import EVENT_PATH, RUNNER_NAME, TEMP, env_context, workspace
 from cloche.execution.job_state import JobSetup, JobState
 from cloche.execution.planned import all_steps
 from cloche.execution.results import JobResult
@@ -21,7 +22,7 @@ from cloche.execution.sizes import asks, shown
 from cloche.execution.steps import StepLoop
 from cloche.expressions import ExpressionError, Scope, to_string
 from cloche.records import record
-from cloche.vm.guest import JobRootSpec
+from cloche.vm.guest import MAX_FIRST_FILES, JobRootSpec
 from cloche.workflow.evaluate import boolean, evaluate_node, number, scalar_text, text_mapping
 from cloche.workflow.runson import RunsOnError, labels
 
@@ -150,8 +151,16 @@ class Leg:
         planned = all_steps(self.job.steps, self.run.setups, self.run.cleanups)
         limit = self.job.timeout_minutes
         minutes = number(limit, self._scope()) if limit else DEFAULT_MINUTES
-        async with await self.run.guest.open_job(JobRootSpec(name=self.root_name)) as root:
-            await root.put(HOME, _folders(self.run.event))
+        event = json.dumps(self.run.event.payload).encode()
+        small = len(event) <= MAX_FIRST_FILES
+        spec = JobRootSpec(
+            name=self.root_name,
+            folders=(workspace(self.run.event.repository), TEMP),
+            files={EVENT_PATH: event} if small else {},
+        )
+        async with await self.run.guest.open_job(spec) as root:
+            if not small:
+                await root.put(posixpath.dirname(EVENT_PATH), _archive(posixpath.basename(EVENT_PATH), event))
             self.publisher.started(len(planned))
             if minutes > 0:
                 self.control.cancel_after(minutes * 60, _OVERDUE.format(to_string(minutes)))
@@ -217,28 +226,13 @@ def _text(node: Scalar | None, scope: Scope) -> str | None:
     return scalar_text(node, scope) if node is not None else None
 
 
-async def _folders(event: EventInfo) -> AsyncIterator[bytes]:
-    """Yield the folders and the event file that a job finds below HOME, as a tar stream."""
+async def _archive(name: str, content: bytes) -> AsyncIterator[bytes]:
+    """Yield one file as a tar stream."""
     import tarfile
 
-    content = json.dumps(event.payload).encode()
-    now = int(time.time())
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for folder in _with_parents(workspace(event.repository), TEMP, EVENT_PATH.rpartition("/")[0]):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, now
-            archive.addfile(entry)
-        entry = tarfile.TarInfo(EVENT_PATH.removeprefix(f"{HOME}/"))
-        entry.size, entry.mtime = len(content), now
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mtime = len(content), int(time.time())
         archive.addfile(entry, io.BytesIO(content))
     yield target.getvalue()
-
-
-def _with_parents(*folders: str) -> list[str]:
-    """Return folders and those above them, relative to HOME, each once and parents first."""
-    found: dict[str, None] = {}
-    for folder in folders:
-        parts = folder.removeprefix(f"{HOME}/").split("/")
-        found.update(dict.fromkeys("/".join(parts[: i + 1]) for i in range(len(parts))))
-    return list(found)

@@ -209,7 +209,7 @@ class Agent:
         self.watch(job.link.fileno, select.EPOLLIN, lambda events: self._job_ready(job, events))
         return job
 
-    def _open_job(self, header: protocol.Header, _payload: bytes) -> None:
+    def _open_job(self, header: protocol.Header, payload: bytes) -> None:
         name = protocol.text(header, "job")
         named = header.get("hostname") is not None
         hostname = protocol.text(header, "hostname") if named else self._hostname
@@ -228,7 +228,9 @@ class Agent:
         job.name = name
         job.assigned = protocol.whole(header, "r")
         self._jobs[name] = job
-        self._to_job(job, {"t": "assign", "hostname": hostname, "machine_id": self._machine_id})
+        assign: protocol.Header = {"t": "assign", "hostname": hostname, "machine_id": self._machine_id}
+        assign |= {key: header[key] for key in ("folders", "files") if key in header}
+        self._to_job(job, assign, payload)
 
     def _close_job(self, header: protocol.Header, _payload: bytes) -> protocol.Header | None:
         job = self._jobs.pop(protocol.text(header, "job"), None)

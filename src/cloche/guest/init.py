@@ -71,24 +71,36 @@ class Init:
 
     def _handle(self, header: protocol.Header, payload: bytes) -> None:
         if header["t"] == "assign":
-            self._assign(header)
+            self._assign(header, payload)
         elif header["t"] == "signal":
             self._signal(protocol.whole(header, "s"), protocol.whole(header, "n"))
         else:
             self._exec(header, payload)
 
-    def _assign(self, header: protocol.Header) -> None:
-        """The job gets its names. An image's own files may be links elsewhere; they are replaced, not followed."""
-        hostname = str(header["hostname"])
+    def _assign(self, header: protocol.Header, payload: bytes) -> None:
+        """The job gets its names and its first files.
+
+        They are written here rather than by a process of their own: under emulation a fork of ours costs as much
+        as a step.
+        """
         try:
-            socket.sethostname(hostname)
-            _replace("/etc/hostname", f"{hostname}\n")
-            _replace("/etc/hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")
-            _replace("/etc/machine-id", f"{header['machine_id']}\n")
-        except OSError as error:
-            self._link.send({"t": "assigned", "error": f"the job's root could not be named: {error}"})
+            self._take_names(header)
+            user = self._users.find(None)
+            for folder in header.get("folders") or ():  # type: ignore[attr-defined] # the host's own list
+                spawn.make_folders(folder, user)
+            spawn.write_files(_files(header, payload), user)
+        except (OSError, ValueError) as error:
+            self._link.send({"t": "assigned", "error": f"the job's root could not be made ready: {error}"})
         else:
             self._link.send({"t": "assigned"})
+
+    def _take_names(self, header: protocol.Header) -> None:
+        """An image's own files may be links elsewhere; they are replaced, not followed. OSError."""
+        hostname = str(header["hostname"])
+        socket.sethostname(hostname)
+        _replace("/etc/hostname", f"{hostname}\n")
+        _replace("/etc/hosts", f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{hostname}\n")
+        _replace("/etc/machine-id", f"{header['machine_id']}\n")
 
     def _exec(self, header: protocol.Header, payload: bytes) -> None:
         number = protocol.whole(header, "s")
@@ -144,16 +156,12 @@ class Init:
             processes.signal_tree(pid, signal_number)
 
     def _program(self, header: protocol.Header, payload: bytes) -> spawn.Program:
-        files, offset = [], 0
-        for path, size in header.get("files") or ():  # type: ignore[attr-defined] # the host's own list
-            files.append((path, payload[offset : offset + size]))
-            offset += size
         return spawn.Program(
             argv=header["argv"],  # type: ignore[arg-type] # the host's own list of strings
             env=header["env"],  # type: ignore[arg-type] # the host's own mapping of strings
             cwd=str(header["cwd"]),
             user=self._user(header),
-            files=files,
+            files=_files(header, payload),
             terminal=bool(header.get("tty")),
         )
 
@@ -207,6 +215,15 @@ class Init:
             elif content is not None:
                 empty.append(index)
         return empty
+
+
+def _files(header: protocol.Header, payload: bytes) -> list[tuple[str, bytes]]:
+    """The paths of a message and their contents, which are its payload one after the other."""
+    files, offset = [], 0
+    for path, size in header.get("files") or ():  # type: ignore[attr-defined] # the host's own list
+        files.append((path, payload[offset : offset + size]))
+        offset += size
+    return files
 
 
 def restore_signals() -> None:

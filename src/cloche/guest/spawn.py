@@ -158,7 +158,7 @@ class Spawner:
         if not program.argv:
             raise StartError(NOT_FOUND, "there is no program to start")
         try:
-            _write_files(program.files, program.user)
+            write_files(program.files, program.user)
         except _UNFIT as error:
             raise StartError(NOT_EXECUTABLE, _explain(error, "a file of the step")) from error
         try:
@@ -333,7 +333,8 @@ def become_user(user: User) -> None:
     os.setuid(user.uid)
 
 
-def _write_files(files: list[tuple[str, bytes]], user: User) -> None:
+def write_files(files: list[tuple[str, bytes]], user: User) -> None:
+    """Write whole files as ``user``, making their folders. OSError, ValueError."""
     for folder in {os.path.dirname(path) for path, _ in files}:
         make_folders(folder, user)
     with _as_user(user):

@@ -191,8 +191,9 @@ class AgentClient:
         name = f"j{self._number()}"
         request: protocol.Header = {
             "t": "job.open", "job": name, "hostname": spec.hostname, "memory": spec.memory, "pids": spec.pids,
+            "folders": list(spec.folders), "files": [[path, len(content)] for path, content in spec.files.items()],
         }  # fmt: skip
-        await self._request(request)
+        await self._request(request, b"".join(spec.files.values()))
         return RemoteRoot(self, name)
 
     async def ping(self) -> float:

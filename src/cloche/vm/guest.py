@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_COLLECTED = 4 * 1024 * 1024
 """Bytes of one collected file that the host takes at most; what is longer comes back ``truncated``."""
 
+MAX_FIRST_FILES = 256 * 1024
+"""Bytes of the files that a job root begins with; what is larger is better ``put`` there."""
+
 
 @record
 class GuestInfo:
@@ -61,13 +64,16 @@ class JobRootSpec:
     """A job's root to be: a fresh overlay over the job image, namespaces of its own, limits.
 
     Without a ``hostname`` it has the guest's own, the VM's id. ``memory`` (bytes) and ``pids`` bound the job's
-    cgroup where the guest has cgroups; ``None`` leaves the provider's default.
+    cgroup where the guest has cgroups; ``None`` leaves the provider's default. ``folders`` and ``files`` (mode
+    0644, parents made; MAX_FIRST_FILES bytes in all) are there from the start and belong to the default user.
     """
 
     name: str
     hostname: str | None = None
     memory: int | None = None
     pids: int | None = None
+    folders: Sequence[str] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @record

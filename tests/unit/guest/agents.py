@@ -41,9 +41,8 @@ class Names:
 class PlainInit(Init):
     """An init that leaves this host's names alone."""
 
-    def _assign(self, header: protocol.Header) -> None:
-        del header
-        self._link.send({"t": "assigned"})
+    def _take_names(self, header: protocol.Header) -> None:
+        pass
 
 
 def serve_plainly(end: socket.socket) -> NoReturn:

@@ -58,9 +58,12 @@ class FakeRoot:
         self.oom_kills = 0
         self._open = True
         self.programs = guest.programs
-        for folder in spec.folders:
-            self.files.make_folders(folder)
-        self.write_files(spec.files)
+        try:
+            for folder in spec.folders:
+                self.files.make_folders(folder)
+            self.write_files(spec.files)
+        except OSError as error:
+            raise GuestError(f"the job's root could not be made ready: {error}") from error
         self._pids = itertools.count(2)  # 1 is the root's init
 
     @property
