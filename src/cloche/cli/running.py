@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cloche.workflow.model import Workflow
 
 _log = logging.getLogger("cloche")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
@@ -221,6 +222,7 @@ class _Runs:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
             tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]
             codes = await asyncio.gather(*tasks)
+        self._ignore_signals()
         return EXIT_INTERRUPTED if self._interrupts else max(codes, default=EXIT_SUCCESS)
 
     def _note(self, text: str) -> None:
@@ -261,8 +263,16 @@ class _Runs:
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             loop.add_signal_handler(number, self._interrupt)
+
+    @staticmethod
+    def _ignore_signals() -> None:
+        """All is given back and told: the command ends with what the runs came to, not by a signal that came late."""
+        loop = asyncio.get_running_loop()
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _interrupt(self) -> None:
         """Cancel as GitHub does at the first signal, stop at once at the second."""
