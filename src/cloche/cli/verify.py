@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloche.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_WORKFLOW_FAILED, ClocheError
+from cloche.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_WORKFLOW_FAILED, ClocheError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,8 @@ def verify(*, provider: str | None, workflows: int, form: str | None, path: Path
     from cloche.config import load_settings
 
     settings = load_settings(flags={"vm.provider": provider})
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UsageError(f"cannot write the report to {path}: there is no such folder")
     onto_stdout = form is not None and path is None
     report = _verified(settings, workflows, sys.stderr if onto_stdout else sys.stdout)
     if report is None:

@@ -47,13 +47,15 @@ State = Literal["running", "passed", "failed"]
 class Plan:
     """What to verify with: ``workflows`` run at once in T2, each in a VM of this ``spec``.
 
-    ``image_for`` is as in RunRequest. ``machine`` are facts for the report: a name and what to say.
+    ``image_for`` is as in RunRequest. ``machine`` are facts for the report: a name and what to say. ``scenarios`` are
+    the ids of those to carry out.
     """
 
     workflows: int = 3
     spec: VmSpec = field(default_factory=VmSpec)
     image_for: Callable[[Sequence[str]], str | None] = _DEFAULTS.image_for
     machine: Mapping[str, str] = field(default_factory=dict)
+    scenarios: tuple[str, ...] = ("T1", "T2", "T3", "T4")
 
 
 @record

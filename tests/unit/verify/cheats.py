@@ -5,6 +5,7 @@ Each could be another package's, registered under the entry point group ``cloche
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +143,11 @@ class OneForAll(Honest):
     def __init__(self, provider: VmProvider | None = None) -> None:
         super().__init__(provider)
         self._shared: Allocation | None = None
+        self._making = asyncio.Lock()
 
     async def allocate(self, spec: VmSpec) -> Allocation:
-        if self._shared is None:
-            self._shared = await self.inner.allocate(spec)
+        async with self._making:
+            self._shared = self._shared or await self.inner.allocate(spec)
         vm_id = new_vm_id()
         mask = Mask(self._shared.vm, _RenamedGuest(self._shared.vm.guest, vm_id), vm_id)
         return dataclasses.replace(self._shared, vm=mask)
