@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cloche.report.text import one_line
+from cloche.report.text import counted, one_line
 from cloche.units import format_duration
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class VerifyConsole:
         self._console = Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
         self._latest: dict[str, Progress] = {}
         live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._live = Live(console=self._console, transient=True, auto_refresh=False) if live else None
+        self._live = Live(console=self._console, auto_refresh=False) if live else None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -62,7 +63,7 @@ class VerifyConsole:
         for progress in self._latest.values():
             state = Text(progress.state, style=_style(progress.state))
             steps = f"{progress.steps} of {progress.planned} steps"
-            table.add_row(progress.scenario, state, progress.title, steps, f"{progress.vms} VMs")
+            table.add_row(progress.scenario, state, progress.title, steps, counted(progress.vms, "VM"))
         return table
 
     def note(self, text: str) -> None:
@@ -71,8 +72,8 @@ class VerifyConsole:
 
     def show(self, report: Report) -> None:
         """Show the outcome: the scenarios, the requirements, and loudly what does not hold."""
-        for rows in (report.scenarios(), report.matrix()):
-            self._console.print(_table(rows))
+        for rows, hidden in ((report.scenarios(), "what"), (report.matrix(), "")):
+            self._console.print(_table(rows, hidden))
         for note in report.weaker:
             self._console.print(note, style="yellow")
         style = "bold green" if report.passed else "bold red"
@@ -83,12 +84,14 @@ class VerifyConsole:
                 self._console.print(one_line(line, 400), style="red", soft_wrap=True)
 
 
-def _table(rows: Rows) -> Table:
-    table = Table(title=rows.title, title_justify="left", title_style="bold")
-    for name in rows.columns:
-        table.add_column(name, overflow="fold")
+def _table(rows: Rows, hidden: str) -> Table:
+    """A table without the column ``hidden``: what it says has just been shown."""
+    table = Table(title=rows.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    shown = [index for index, name in enumerate(rows.columns) if name != hidden]
+    for index in shown:
+        table.add_column(rows.columns[index], overflow="fold")
     for row in rows.rows:
-        table.add_row(*(Text(one_line(cell, 400), style=_style(cell)) for cell in row))
+        table.add_row(*(Text(one_line(row[index], 400), style=_style(row[index])) for index in shown))
     return table
 
 
