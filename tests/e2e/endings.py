@@ -504,6 +504,7 @@ def out_of_memory(place: Place, _random: Random) -> None:
     ended = place.run("run", "--output", "jsonl", *SMALL)
     assert (ended.code, ended.steps) == (FAILED, {"greedy": "failure", "after": "success"})
     assert any("killed because the job ran out of memory" in message for message in ended.messages)
+    assert ended.one("limit.reached")["which"] == "memory"
 
 
 @ending("qemu")
