@@ -45,7 +45,7 @@ echo "verify: hostname=$name"
 echo "verify: uptime=$up"
 echo "verify: clock=$EPOCHREALTIME"
 echo "verify: kernel_mark=$mark"
-for word in $(cat "$here"); do echo "verify: chain=$word"; done
+while read -r word; do echo "verify: chain=$word"; done < "$here"
 for path in /cloche-verify-* /tmp/cloche-verify-* "$HOME"/cloche-verify-*; do echo "verify: path=$path"; done
 if [ -e "$here-pid" ]; then
   read -r pid < "$here-pid"

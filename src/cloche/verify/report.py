@@ -168,7 +168,8 @@ class Report:
                         format_duration(run.seconds),
                     )
                 )
-        resets = [call for scenario in self.seen.scenarios for call in scenario.calls if call.kind == "reset"]
+        calls = [call for scenario in self.seen.scenarios for call in scenario.calls]
+        resets = [call for call in calls if call.kind == "reset" and call.error is None]
         rows += [(f"reset of {call.vm_id}", "", format_duration(call.seconds), "", "") for call in resets]
         return Table(
             "Timings", ("workflow", "source", "VM ready in", "median step", "whole run"), tuple(rows)

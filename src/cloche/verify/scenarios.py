@@ -52,8 +52,7 @@ class _Verification:
         self._tell = tell
         self._ticks = Ticks()
         self._nonces: list[str] = []
-        self._name = ""
-        self._notes: tuple[str, ...] = ()
+        self._provider: VmProvider | None = None
         self._host_boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
     async def run(self) -> Report:
@@ -63,7 +62,7 @@ class _Verification:
         for name in self._plan.scenarios:
             scenario = await known[name]()
             scenarios.append(scenario)
-            seen = Seen(self._name, self._name not in NO_KERNEL, self._host_boot_id, tuple(scenarios))
+            seen = self._seen(scenarios)
             checks = judge(seen)
             good = all(check.passed for check in checks if check.scenario == scenario.id)
             self._tell(_progress(scenario, "passed" if good else "failed"))
@@ -71,14 +70,17 @@ class _Verification:
             at=at,
             seconds=time.monotonic() - started,
             machine=dict(self._plan.machine),
-            notes=self._notes,
+            notes=self._provider.notes if self._provider else (),  # it knows best when it has made VMs
             seen=seen,
             checks=checks,
         )
 
+    def _seen(self, scenarios: Sequence[ScenarioSeen]) -> Seen:
+        name = self._provider.name if self._provider else ""
+        return Seen(name, name not in NO_KERNEL, self._host_boot_id, tuple(scenarios))
+
     def _stage(self, setting: Setting) -> Stage:
-        provider = self._make_provider()
-        self._name, self._notes = provider.name, provider.notes
+        provider = self._provider = self._make_provider()
         self._nonces += [workflow.nonce for workflow in setting.workflows]
         return Stage(setting, provider, self._plan, ticks=self._ticks, nonces=self._nonces, tell=self._tell)
 

@@ -89,7 +89,7 @@ class WatchedProvider:
             await self._provider.reset(vm)
         except BaseException as error:
             self.alive.discard(vm.id)
-            self._note("reset", began, started, error=str(error) or type(error).__name__)
+            self._note("reset", began, started, vm, error=str(error) or type(error).__name__)
             raise
         self._note("reset", began, started, vm)
 
@@ -116,14 +116,15 @@ class WatchedProvider:
         source: str = "",
         error: str | None = None,
     ) -> None:
+        info = vm.guest.info if vm and error is None else None
         call = ProviderCall(
             kind,
             began,
             self._ticks(),
             time.monotonic() - started,
             vm_id=vm.id if vm else "",
-            boot_id=vm.guest.info.boot_id if vm else "",
-            kernel=vm.guest.info.kernel if vm else "",
+            boot_id=info.boot_id if info else "",
+            kernel=info.kernel if info else "",
             source=source,
             error=error,
         )

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloche.verify.judge import REQUIREMENTS, held_while_refused, judge, requirement_holds
 from cloche.verify.observations import EndedSeen, ProviderCall, Said
@@ -201,6 +203,11 @@ BROKEN: dict[str, tuple[str, str, Callable[[], Seen]]] = {
             good(), "T1", lambda run: replace(run, sessions=(replace(run.sessions[0], boot_id="boot-x"),))
         ),
     ),
+    "a log without releases": (
+        "R6",
+        "T1",
+        lambda: with_scenario(good(), "T1", lambda one: replace(one, log=one.log[:1])),
+    ),
     "two sessions of a VM at a time": (
         "R6", "T3",
         lambda: with_run(
@@ -255,6 +262,43 @@ def test_an_image_in_which_no_kernel_can_be_marked_is_not_blamed() -> None:
     for number in range(1, 6):
         seen = with_said(seen, "T1", number, kernel_mark="core")
     assert failing(seen) == set()
+
+
+def test_a_release_while_others_run_their_steps_is_no_allocation() -> None:
+    release = replace(call(during("T2")), kind="release", vm_id="vm-T2-2", answers=False)
+    seen = with_scenario(good(), "T2", lambda one: replace(one, calls=(*one.calls, release)))
+    assert failing(seen) == set()
+
+
+def test_one_bad_finding_breaks_a_requirement() -> None:
+    checks = judge(with_said(good(), "T1", 3, alive=False))
+    assert [name for name in REQUIREMENTS if not requirement_holds(checks, name)] == ["R2"]
+
+
+def saids() -> st.SearchStrategy[Said]:
+    word = st.sampled_from(["", "boot-1", "vm-1", "cloche-verify-nonce-T1"]) | st.text(max_size=5)
+    number = st.none() | st.floats(0, 2e9)
+    words = st.lists(word, max_size=6).map(tuple)
+    return st.builds(
+        Said,
+        boot_id=st.none() | word,
+        hostname=st.none() | word,
+        uptime=number,
+        clock=number,
+        chain=words,
+        alive=st.none() | st.booleans(),
+        kernel_mark=st.none() | word,
+        did=words,
+        found=words,
+    )
+
+
+@given(st.sampled_from(["T1", "T2-1", "T3-1", "T3-2", "T4-2"]), saids())
+def test_whatever_a_step_says_is_judged_and_a_lie_does_not_pass(run: str, said: Said) -> None:
+    seen = with_step(good(), run, 2 if run[:2] != "T4" else 1, lambda step: replace(step, said=said))
+    bad = failing(seen)
+    honest = seen == good()
+    assert honest or ("R2", run[:2]) in bad
 
 
 def test_errors_are_told_with_the_steps_that_never_ran() -> None:
