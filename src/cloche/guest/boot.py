@@ -61,7 +61,8 @@ def _format_scratch() -> None:
     features = "^has_journal,^resize_inode,uninit_bg"
     options = ["-O", features, "-E", "lazy_itable_init=1,nodiscard", "-m", "0", "-I", "256"]
     subprocess.run(["mkfs.ext4", "-q", "-F", *options, _SCRATCH], check=True, timeout=_FORMAT_DEADLINE)
-    linux.mount(_SCRATCH, _JOBS, "ext4", linux.MS_NOATIME, "discard")
+    # Nor does every copy of the template have to zero the tables of inodes that it will never use.
+    linux.mount(_SCRATCH, _JOBS, "ext4", linux.MS_NOATIME, "discard,noinit_itable")
     os.chmod(_JOBS, 0o711)  # noqa: S103 - users pass through to what is theirs
 
 

@@ -15,8 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_READ = 256 * 1024
+_READ = 64 * 1024
+"""Bytes at a time: memory for much more is mapped and unmapped each time, which costs dear under emulation."""
 _PAGE = 4096
+_BURST = 64
 _MAX_FDS = 16
 
 
@@ -104,10 +106,10 @@ class Link:
 
     def _read_pages(self) -> bytes:
         """A virtio-serial port gives at most a page for each read; going round the loop for each is dear."""
-        parts = [os.read(self.fileno, _READ)]
-        while len(parts[-1]) == _PAGE and len(parts) < _READ // _PAGE:
+        parts = [os.read(self.fileno, _PAGE)]
+        while len(parts[-1]) == _PAGE and len(parts) < _BURST:
             try:
-                parts.append(os.read(self.fileno, _READ))
+                parts.append(os.read(self.fileno, _PAGE))
             except BlockingIOError:
                 break
         return b"".join(parts)

@@ -16,6 +16,13 @@ _PREFIX = 16
 _GUEST = "10.0.2.15/24"
 _ROUTER = "10.0.2.2"
 RESOLVER = "10.0.2.3"
+_SETTINGS = {
+    # The way out is IPv4. Addresses of IPv6, but for the loopback's, would only be looked for in use and announced,
+    # for seconds after an interface is made: in every copy of the template, while the first step runs.
+    "ipv6/conf/default/addr_gen_mode": "1",
+    "core/devconf_inherit_init_net": "1",  # else jobs' own namespaces would begin with the kernel's defaults
+}
+"""Below /proc/sys/net, in this order (the kernel's Documentation/networking/ip-sysctl.rst)."""
 
 
 class JobNetwork:
@@ -28,6 +35,9 @@ class JobNetwork:
     def prepare(self) -> None:
         """Set the guest's own network up; once, before the first job."""
         linux.loopback_up()
+        for name, value in _SETTINGS.items():
+            with open(f"/proc/sys/net/{name}", "w", encoding="ascii") as file:
+                file.write(value)
         if not self._outward:
             return
         # A name for the agent's namespace, so that a job's init can put the far end of its wire there.
@@ -39,7 +49,7 @@ class JobNetwork:
             f"addr add {_GUEST} dev eth0",
             "link set eth0 up",
             f"route add default via {_ROUTER}",
-            f"link add {_BRIDGE} type bridge",
+            f"link add {_BRIDGE} type bridge mcast_snooping 0",
             f"addr add {_GATEWAY}/{_PREFIX} dev {_BRIDGE}",
             f"link set {_BRIDGE} up",
         )

@@ -45,6 +45,8 @@ LOCK_DEADLINE = 300.0
 """Seconds to wait for another process that is making the same template."""
 READY_ROOTS = 3
 """Job roots that wait ready in every VM, so that a job's start costs a message; a pool's warming up takes one."""
+SETTLING = 1.5
+"""Seconds for a guest to come to rest before it is frozen: what its kernel still had to do, every copy would do."""
 _TOOL_DEADLINE = 60.0
 _LOCK_POLL = 0.05
 _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
@@ -315,6 +317,7 @@ async def warm_up(agent: AgentClient) -> None:
     agent.rest()
     await agent.inspect()
     await agent.prepare(READY_ROOTS)
+    await asyncio.sleep(SETTLING)
 
 
 async def _take(lock: int, what: str) -> None:
