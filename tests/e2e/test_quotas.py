@@ -72,6 +72,21 @@ def test_the_size_a_label_asks_for_is_granted_or_refused(place: Place) -> None:
     assert "Job 'job' asks for 4 vCPUs ('cloche-4cpu-1gb'); --cpus gives 1 vCPU" in settled.messages
 
 
+def test_the_first_job_that_fails_stops_the_run(place: Place) -> None:
+    place.workflow("""
+on: push
+jobs:
+  slow: {runs-on: ubuntu-latest, steps: [{run: sleep inf}]}
+  busy: {runs-on: ubuntu-latest, steps: [{run: sleep inf, timeout-minutes: 5}]}
+""")
+    ended = place.run("run", "--output", "jsonl", "--stop-on-failure", env={"CLOCHE_RUN_STEP_TIMEOUT": "1s"})
+    assert (ended.code, ended.conclusion) == (1, "failure")
+    assert {event["job"]: event["conclusion"] for event in ended.of("job.finished")} == {
+        "slow": "failure",
+        "busy": "cancelled",
+    }
+
+
 @pytest.mark.sandbox
 def test_a_flood_is_cut_off_at_its_limit(sandbox: Place) -> None:
     sandbox.write("cloche.toml", '[cleanup]\nrun = "echo tidy > tidied"\n')

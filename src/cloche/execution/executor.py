@@ -15,6 +15,7 @@ from cloche.execution.run import Run, new_run_id
 from cloche.session import SessionContext, SessionState, SessionStateError
 from cloche.session.model import NEXT_STATES
 from cloche.tasks import finish
+from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -90,9 +91,13 @@ class WorkflowExecutor:
     ) -> RunResult:
         """Carry ``workflow`` out in a session that the caller owns and releases; it is active afterwards.
 
+        The session's VM is what there is: it counts in place of the request's ``spec``, and for what labels may ask.
+
         Raises WorkflowError and UsageError for what cannot be carried out, and SessionStateError for a session that
         has ended or is busy, before anything is run.
         """
+        spec = session.context.spec
+        request = replace(request, spec=spec, most=Size(spec.cpus, spec.memory))
         run = self._prepare(workflow, request)
         fresh = session.state is SessionState.INITIALIZING
         if not fresh and SessionState.EXECUTING not in NEXT_STATES[session.state]:

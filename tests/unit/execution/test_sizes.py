@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloche.errors import WorkflowError
+from cloche.execution.request import RunRequest
 from cloche.execution.sizes import asks
+from cloche.session import SessionContext
 from cloche.vm.provider import GIB, MIB, VmSpec
+from cloche.workflow.parse import parse_workflow
 from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
@@ -103,6 +106,18 @@ async def test_a_size_that_the_user_settled_goes_before_a_label(make_lab: Callab
         told = lab.messages("notice")
     assert result.conclusion == "success"
     assert told == ["Job 'job1' asks for 9 vCPUs ('cloche-9cpu-1gb'); --cpus gives 1 vCPU"]
+
+
+async def test_in_a_session_of_the_callers_own_its_vm_is_what_may_be_asked_for(lab: Lab) -> None:
+    request = RunRequest(root=lab.root, image_for=lambda _labels: "default")
+    context = SessionContext("mine", VmSpec(cpus=6))
+    async with lab.manager.session(context) as session:
+        six = parse_workflow(jobs("cloche-6cpu"), "test.yml")
+        result = await lab.executor.execute_workflow_in_session(session, six, request)
+        assert result.conclusion == "success"
+        seven = parse_workflow(jobs("cloche-7cpu"), "test.yml")
+        with pytest.raises(WorkflowError, match="allows 6 vCPUs"):
+            await lab.executor.execute_workflow_in_session(session, seven, request)
 
 
 RUN_TIME = """
