@@ -364,30 +364,31 @@ def _r6(scenario: ScenarioSeen, _seen: Seen) -> Iterator[_Finding]:
     yield "R6", "a session ends with the VM it began with", measured, bool(pairs) and pairs == ended
     lines = {match.groups() for line in scenario.log if (match := _RELEASED.fullmatch(line))}
     yield "R6", "the log tells the same", _times(len(lines), "line"), bool(lines) and lines == pairs
-    strangers = [
-        session.session_id for session in sessions if not _made_before(session.vm_id, session.tick, scenario)
-    ]
-    measured = f"{len(sessions) - len(strangers)} of {_times(len(sessions), 'session')}" + _told(strangers)
-    claim = "a session's VM is made before the session, and has the boot id that the session tells"
-    matching = _boot_ids_told(scenario)
-    yield "R6", claim, measured, bool(sessions) and not strangers and matching
+    made = [session for session in sessions if _made_before(session.vm_id, session.tick, scenario)]
+    measured = f"{len(made)} of {_times(len(sessions), 'session')}"
+    yield (
+        "R6",
+        "a session's VM is made before the session",
+        measured,
+        bool(sessions) and len(made) == len(sessions),
+    )
+    handed = {
+        (call.vm_id, call.boot_id) for call in scenario.calls if call.kind != "release" and not call.error
+    }
+    told = [session for session in sessions if (session.vm_id, session.boot_id) in handed]
+    measured = f"{len(told)} of {_times(len(sessions), 'session')}"
+    yield (
+        "R6",
+        "a session tells the boot id of the guest that the provider handed over",
+        measured,
+        told == sessions,
+    )
     yield from _one_at_a_time(runs)
     yield from _refusals(scenario)
 
 
 def _made_before(vm_id: str, tick: int, scenario: ScenarioSeen) -> bool:
     return any(call.vm_id == vm_id and call.ended < tick for call in scenario.allocations)
-
-
-def _boot_ids_told(scenario: ScenarioSeen) -> bool:
-    told = {
-        (call.vm_id, call.boot_id)
-        for call in scenario.calls
-        if call.kind in {"allocate", "reset"} and not call.error
-    }
-    return all(
-        (session.vm_id, session.boot_id) in told for run in scenario.carried for session in run.sessions
-    )
 
 
 def _one_at_a_time(runs: Sequence[RunSeen]) -> Iterator[_Finding]:
