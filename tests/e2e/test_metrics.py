@@ -75,13 +75,29 @@ def test_a_daemon_serves_what_its_pool_and_its_runs_do(tmp_path: Path) -> None:
         port = found.getsockname()[1]
     place.env["CLOCHE_METRICS_LISTEN"] = f"127.0.0.1:{port}"
     with Daemon(place):
-        assert place.run("run").code == 0
+        file = tmp_path / "cloche.prom"
+        assert place.run("run", "--metrics-file", str(file)).code == 0
         found_there = settled_samples(port)
+    assert samples(file.read_text())["vm_allocation_duration_seconds_count", "default", "sandbox", "warm"] == 1
     assert found_there["vm_allocation_total", "success", "warm"] == 1
     assert found_there["vm_pool_hits_total", "sandbox"] == 1
     assert found_there["vm_active_sessions",] == 0
     assert found_there["workflow_execution_duration_seconds_count", "success"] == 1
     place.assert_clean()
+
+
+@pytest.mark.sandbox
+def test_an_address_that_is_taken_is_said_and_no_daemon_stays(tmp_path: Path) -> None:
+    if reason := lacking("sandbox"):
+        pytest.skip(reason)
+    place = Place(tmp_path / "place", "sandbox")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = place.run("up", "--vm", "sandbox", env={"CLOCHE_METRICS_LISTEN": address})
+    assert ended.code == 1
+    assert f"cannot serve metrics on {address}: " in ended.stderr
+    assert "[metrics] listen" in ended.stderr
+    place.assert_no_process(within=5)
 
 
 def settled_samples(port: int) -> dict[tuple[str, ...], float]:

@@ -130,8 +130,10 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
             told.write(f"{text}\n")
 
     async with contextlib.AsyncExitStack() as resources:
-        metrics = await _serve_metrics(settings, resources)
+        metrics = _metrics(settings)
         daemon = await resources.enter_async_context(make_daemon(daemon_dir(), settings, tell, metrics))
+        if metrics and settings.metrics.listen:
+            await resources.enter_async_context(metrics.serve(*settings.metrics.listen))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: daemon.stop(now=True))
@@ -146,16 +148,13 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
     return 0
 
 
-async def _serve_metrics(settings: Settings, resources: contextlib.AsyncExitStack) -> Metrics | None:
-    """Serve metrics until ``resources`` end, where the operator wants any. ClocheError for a bad address."""
-    address = settings.metrics.listen
-    if address is None:
+def _metrics(settings: Settings) -> Metrics | None:
+    """Return metrics to count with, where the operator wants any."""
+    if settings.metrics.listen is None:
         return None
-    from cloche.metrics import Metrics, serve
+    from cloche.metrics import Metrics
 
-    metrics = Metrics()
-    await resources.enter_async_context(serve(metrics, address.host, address.port))
-    return metrics
+    return Metrics()
 
 
 async def _collect_until(end: Coroutine[None, None, None], metrics: Metrics | None) -> None:

@@ -16,6 +16,7 @@ from cloche.session import events as session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from cloche.events import Conclusion, Event
     from cloche.metrics.sessions import Sessions
@@ -103,6 +104,12 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+    def serve(self, host: str, port: int) -> AbstractAsyncContextManager[int]:
+        """Serve it over HTTP for as long as the block lasts; see ``cloche.metrics.serving.serve``."""
+        from cloche.metrics.serving import serve
+
+        return serve(self, host, port)
 
     def render(self) -> bytes:
         """Return all of it in the Prometheus text format."""
