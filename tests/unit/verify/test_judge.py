@@ -368,6 +368,14 @@ BROKEN: dict[str, tuple[str, str, str, Callable[[], Seen]]] = {
         "a released VM is reset and offered again, by the same id",
         without_calls("T3", "reset"),
     ),
+    "another VM for the second workflow": (
+        "R5",
+        "T3",
+        "a released VM is reset and offered again, by the same id",
+        lambda: with_run(
+            good(), "T3-2", lambda run: replace(run, sessions=(replace(run.sessions[0], vm_id="vm-x"),))
+        ),
+    ),
     "a release of another VM": (
         "R6",
         "T1",
@@ -505,6 +513,19 @@ def test_whatever_a_step_says_is_judged_and_a_lie_does_not_pass(run: str, said: 
     bad = failing(seen)
     honest = seen == good()
     assert honest or ("R2", run[:2]) in bad
+
+
+def test_workflows_that_never_ended_were_not_seen_to_live_at_the_same_time() -> None:
+    def endless(scenario: ScenarioSeen) -> ScenarioSeen:
+        return replace(scenario, runs=tuple(replace(run, releases=()) for run in scenario.runs))
+
+    assert "they lived at the same time" in claims(with_scenario(good(), "T2", endless))
+
+
+def test_a_workflow_that_never_began_did_not_live_at_the_same_time() -> None:
+    assert "they lived at the same time" in claims(
+        with_run(good(), "T2-1", lambda run: replace(run, sessions=()))
+    )
 
 
 def test_a_clock_that_nobody_moved_is_right_all_the_same() -> None:
