@@ -6,6 +6,9 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.e2e.daemon import Daemon
 from tests.e2e.place import DEADLINE
 
 if TYPE_CHECKING:
@@ -74,3 +77,15 @@ def test_who_is_interrupted_or_killed_while_waiting_holds_up_nobody(place: Place
             make_room(first)
             assert fourth.end().code == 0
     assert list((place.folder / "runtime/cloche/sessions").iterdir()) == []
+
+
+@pytest.mark.sandbox
+def test_runs_of_a_daemon_stand_in_the_same_line(sandbox: Place) -> None:
+    with Daemon(sandbox), occupied(sandbox) as first, sandbox.events("--wait", "short", env=ONE) as second:
+        assert second.wait_for("session.waiting")["place"] == 1
+        with sandbox.events("--wait", "short", env={**ONE, "CLOCHE_NO_DAEMON": "1"}) as third:
+            assert third.wait_for("session.waiting")["place"] == 2
+            third.signal(signal.SIGINT)
+            assert third.end().code == 130
+        make_room(first)
+        assert second.end().code == 0

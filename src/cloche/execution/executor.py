@@ -186,8 +186,8 @@ class WorkflowExecutor:
 
         def lose(why: str) -> None:
             lost = f"session {session.id} ended before the run did: {why}"
-            run.publisher.notice("error", lost)
             graph.lose(GuestLost(lost))
+            run.publisher.notice("error", lost)
 
         session.on_loss = lose
         health = asyncio.create_task(self._watch(session, graph, run.request.timing.health))

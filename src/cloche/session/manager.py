@@ -278,9 +278,17 @@ class SessionManager:
             session.state = SessionState.TERMINATING
             session.last_activity = self._clock()
             held.releasing = asyncio.create_task(self._release(held))
-            if session.on_loss:
-                session.on_loss(why)
+            self._tell_loss(session, why)
         return held.releasing
+
+    @staticmethod
+    def _tell_loss(session: Session, why: str) -> None:
+        if session.on_loss is None:
+            return
+        try:
+            session.on_loss(why)
+        except Exception:  # noqa: BLE001 - the session ends all the same, and others may be to come
+            _log.exception("Whoever works in session %s could not be told that it ended", session.id)
 
     async def _release(self, held: _Held) -> None:
         session, clean = held.session, False

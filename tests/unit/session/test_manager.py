@@ -397,6 +397,20 @@ async def test_who_works_in_a_session_is_told_when_another_releases_it(registry:
     assert told == ["it was released"]
 
 
+async def test_who_cannot_be_told_keeps_no_session_alive(
+    registry: SessionRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_why: str) -> None:
+        raise ValueError("cannot be told")
+
+    async with manager(registry, session_timeout=0.0, auto_cleanup=False) as sessions:
+        kept = [await sessions.create_session(CI) for _ in range(2)]
+        kept[0].on_loss = broken
+        assert await sessions.release_stale() == kept
+        assert "cannot be told" in caplog.text
+        assert await registry.active() == []
+
+
 async def test_snapshots_are_noted_and_count_as_activity(registry: SessionRegistry) -> None:
     async with manager(registry) as sessions:
         session = await sessions.create_session(CI)

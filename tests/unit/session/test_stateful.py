@@ -166,7 +166,7 @@ class Sessions(RuleBasedStateMachine):
         assert task.cancelled()
 
     def turns(self, data: st.DataObject) -> MultipleResults[Session]:
-        """Whoever looks first, who asked first has the place, or the provider's error, and then the next."""
+        """Whoever looks first, the places are of those who asked first; so is the provider's error."""
         self.broken = data.draw(RARELY)
         entered: list[Session] = []
         order = data.draw(st.permutations(self.line))
@@ -176,11 +176,12 @@ class Sessions(RuleBasedStateMachine):
 
     def looks(self, owner: SessionManager, task: asyncio.Task[Session], entered: list[Session]) -> bool:
         """Have one look for its turn; tell whether it was."""
-        turn = task is self.line[0][1] and len(self.states) < LIMIT
+        ahead = self.line.index((owner, task))
+        turn = len(self.states) + ahead < LIMIT
         self.do(self.let_look(task))
         assert task.done() == turn
         if turn:
-            del self.line[0]
+            del self.line[ahead]
             if self.broken:
                 assert isinstance(task.exception(), ProviderError)
             else:
