@@ -69,6 +69,12 @@ def test_only_a_resumed_machine_waits_for_its_state() -> None:
     assert "-incoming" not in command(incoming=False)
 
 
+def test_only_a_machine_that_boots_holds_a_kernel_in_memory() -> None:
+    assert values("-kernel", command(incoming=False)) == ["/i/vmlinuz"]
+    assert values("-initrd", command(incoming=False)) == ["/t/initramfs"]
+    assert not {"-kernel", "-initrd", "-append"} & set(command(incoming=True))
+
+
 @pytest.mark.parametrize(("accelerator", "cpu"), [("kvm", "host"), ("tcg", "max")])
 def test_accelerators(accelerator: machine.Accelerator, cpu: str) -> None:
     argv = command(dataclasses.replace(SHAPE, accelerator=accelerator))
@@ -77,10 +83,10 @@ def test_accelerators(accelerator: machine.Accelerator, cpu: str) -> None:
 
 
 def test_an_emulated_guest_is_told_the_rate_of_its_clock() -> None:
-    (parameters,) = values("-append", command())
+    (parameters,) = values("-append", command(incoming=False))
     khz = machine.host_tsc_khz()
     assert khz is None or f"tsc_early_khz={khz}" in parameters.split()
-    (parameters,) = values("-append", command(dataclasses.replace(SHAPE, accelerator="kvm")))
+    (parameters,) = values("-append", command(dataclasses.replace(SHAPE, accelerator="kvm"), incoming=False))
     assert "tsc_early_khz" not in parameters
 
 
