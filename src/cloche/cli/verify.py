@@ -113,16 +113,12 @@ def _plan(settings: Settings, workflows: int) -> Plan:
 
 def _rendered(report: Report, form: str) -> str:
     if form == "json":
-        from cloche.verify.jsonform import to_json
-
-        return to_json(report)
-    if form == "html":
-        from cloche.verify.page import to_html
-
-        return to_html(report)
-    from cloche.verify.markdown import to_markdown
-
-    return to_markdown(report)
+        from cloche.verify.jsonform import to_json as render
+    elif form == "html":
+        from cloche.verify.page import to_html as render
+    else:
+        from cloche.verify.markdown import to_markdown as render
+    return render(report).encode("utf-8", "replace").decode()  # a provider's words may be no text
 
 
 def _write(path: Path, text: str) -> None:

@@ -205,6 +205,18 @@ BROKEN: dict[str, tuple[str, str, str, Callable[[], Seen]]] = {
         "every step runs and succeeds",
         lambda: with_run(good(), "T1", lambda run: replace(run, steps=run.steps[:-1])),
     ),
+    "a session without a step": (
+        "R3",
+        "T1",
+        "the provider is asked for no VM once steps run",
+        lambda: with_run(good(), "T1", lambda run: replace(run, steps=())),
+    ),
+    "a session in which nobody read a boot id": (
+        "R2",
+        "T1",
+        "the boot id read in the step is the session's",
+        lambda: with_run(good(), "T1", lambda run: replace(run, steps=(), planned=0)),
+    ),
     "a step that says nothing": (
         "R2",
         "T1",
