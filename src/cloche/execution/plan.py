@@ -145,6 +145,8 @@ class _Check:
         except NoImageError as missing:
             if not self._request.skip_unsupported:
                 hint = "map the label to an image under [runs-on], or skip such jobs with --skip-unsupported"
+                if any(label.lower().startswith("cloche-") for label in wanted):
+                    hint = f"a size is written as in cloche-4cpu-8gb; else {hint}"
                 self._note(f"Job '{job.id}' cannot run: {missing}", job.runs_on.position, hint)
         except (ExpressionError, RunsOnError) as error:
             self._note(

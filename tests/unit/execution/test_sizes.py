@@ -98,6 +98,13 @@ async def test_more_than_is_allowed_is_refused_up_front_by_place(
     assert lab.events == []
 
 
+async def test_a_label_that_means_a_size_but_is_none_is_told_how_to_be_one(lab: Lab) -> None:
+    with pytest.raises(WorkflowError) as caught:
+        await lab.run(jobs("cloche-4cpus"))
+    assert "no image serves the label 'cloche-4cpus'" in caught.value.diagnostics[0].message
+    assert "cloche-4cpu-8gb" in (caught.value.diagnostics[0].hint or "")
+
+
 async def test_a_size_that_the_user_settled_goes_before_a_label(make_lab: Callable[..., Lab]) -> None:
     told: list[str] = []
     lab = make_lab()

@@ -110,7 +110,9 @@ class QemuProcess:
     @property
     def last_words(self) -> str:
         """The end of the guest's console and of QEMU's own messages, for errors."""
-        return "\n".join(part for part in (self._console.text.strip(), self.child.said.strip()) if part)
+        killed = "this host killed QEMU for want of memory" if self._group and self._group.oom_kills else ""
+        parts = (self._console.text.strip(), self.child.said.strip(), killed)
+        return "\n".join(part for part in parts if part)
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """A QMP command. ProviderError with QEMU's words when it fails, does not answer, or QEMU is gone."""
@@ -150,8 +152,6 @@ class QemuProcess:
     async def _watch_end(self) -> None:
         code = await self.child.wait()
         words = self.last_words[-2000:]
-        if self._group and self._group.oom_kills:
-            words = f"this host killed it for want of memory. {words}"
         self.agent.fail(GuestLost(f"the VM ended (QEMU's exit code {code}){f': {words}' if words else ''}"))
 
     async def kill(self) -> None:

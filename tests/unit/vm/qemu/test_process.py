@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloche.errors import GuestLost, ProviderError
+from cloche.vm.hostgroups import HostGroup
 from cloche.vm.qemu.process import QemuProcess
 
 BINARY = "qemu-system-x86_64"
@@ -73,4 +74,42 @@ async def test_whoever_waits_for_the_guest_learns_of_qemus_end() -> None:
         with pytest.raises(GuestLost):
             await connecting
         await process.child.wait()
+    await process.kill()
+
+
+class Folder(HostGroup):
+    """A folder that stands for a group: what the kernel keeps in one goes with it."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        super().__init__(path)
+
+    def remove(self) -> None:
+        for file in self.path.glob("*"):
+            file.unlink()
+        super().remove()
+
+
+async def test_a_group_has_qemu_and_goes_with_it(tmp_path: Path) -> None:
+    group = Folder(tmp_path / "vm-1")
+    process = await QemuProcess.start(command, group=group)
+    assert (group.path / "cgroup.procs").read_text() == str(process.pid)
+    await process.kill()
+    await process.kill()
+    assert not group.path.exists()
+
+
+@pytest.mark.parametrize("argv", [["/no/such/qemu"], [BINARY, "-device", "no-such-device"]])
+async def test_a_group_does_not_outlive_a_failed_start(tmp_path: Path, argv: list[str]) -> None:
+    group = Folder(tmp_path / "vm-1")
+    with pytest.raises(ProviderError):
+        await QemuProcess.start(lambda *_fds: argv, group=group)
+    assert not group.path.exists()
+
+
+async def test_a_qemu_that_the_host_killed_for_memory_is_told_as_that(tmp_path: Path) -> None:
+    group = Folder(tmp_path / "vm-1")
+    process = await QemuProcess.start(command, group=group)
+    (group.path / "memory.events").write_text("oom 1\noom_kill 1\n")
+    assert process.last_words == "this host killed QEMU for want of memory"
     await process.kill()
