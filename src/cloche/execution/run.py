@@ -73,6 +73,7 @@ class Run:
         }
         plan = make_plan(workflow, request, contexts)
         name, wrong = _run_name(workflow, contexts)
+        name = publisher.masker.mask(name)[:_MAX_NAME]  # else a piece of a secret could be left at the cut
         return cls(workflow, request, publisher, event, contexts, plan, name, (*plan.remarks, *wrong))
 
     @property
@@ -213,7 +214,7 @@ def _run_name(workflow: Workflow, contexts: Mapping[str, Value]) -> tuple[str, t
         name = scalar_text(workflow.run_name, Scope(contexts))
     except ExpressionError as error:
         return "", (f"The run has no name, since `run-name` cannot be evaluated: {error}",)
-    return " ".join(name.split())[:_MAX_NAME], ()
+    return " ".join(name.split()), ()
 
 
 def _with_inputs(event: EventInfo, inputs: Mapping[str, Value]) -> EventInfo:

@@ -356,6 +356,16 @@ async def test_a_run_may_have_a_name_of_its_own(lab: Lab, text: str, name: str) 
     assert started.workflow == "hello"
 
 
+async def test_no_piece_of_a_secret_is_left_where_a_name_is_cut(lab: Lab) -> None:
+    await lab.run(
+        f"run-name: {'x' * 995}${{{{ vars.token }}}}\n" + textwrap.dedent(HELLO),
+        vars={"token": "hunter2-and-more"},
+        secrets={"TOKEN": "hunter2-and-more"},
+    )
+    assert isinstance(lab.events[0], RunStarted)
+    assert lab.events[0].name == "x" * 995 + "***"
+
+
 async def test_a_run_whose_name_cannot_be_told_has_none_and_says_so(lab: Lab) -> None:
     result = await lab.run("run-name: ${{ fromJSON('{') }}\n" + textwrap.dedent(HELLO))
     assert result.conclusion == "success"
