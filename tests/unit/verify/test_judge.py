@@ -442,6 +442,52 @@ BROKEN: dict[str, tuple[str, str, str, Callable[[], Seen]]] = {
         "who is refused has neither session nor VM",
         lambda: with_run(good(), "T4-3", lambda run: replace(run, steps=t4().runs[0].steps)),
     ),
+    "a refused workflow that got a session": (
+        "R6",
+        "T4",
+        "who is refused has neither session nor VM",
+        lambda: with_run(good(), "T4-3", lambda run: replace(run, sessions=t4().runs[0].sessions)),
+    ),
+    "a session before its VM": (
+        "R6",
+        "T1",
+        "a session's VM is made before the session",
+        lambda: with_run(
+            good(), "T1", lambda run: replace(run, sessions=(replace(run.sessions[0], tick=0),))
+        ),
+    ),
+    "a session of another's VM": (
+        "R6",
+        "T4",
+        "a session's VM is made before the session",
+        lambda: with_run(
+            good(), "T4-1", lambda run: replace(run, sessions=(replace(run.sessions[0], vm_id="vm-1"),))
+        ),
+    ),
+    "a VM given back while steps ran": (
+        "R5",
+        "T1",
+        "the provider takes the VM back after the last step",
+        lambda: with_scenario(
+            good(),
+            "T1",
+            lambda one: replace(
+                one, calls=tuple(replace(c, began=5) if c.kind == "release" else c for c in one.calls)
+            ),
+        ),
+    ),
+    "another VM given back": (
+        "R5",
+        "T1",
+        "the provider takes the VM back after the last step",
+        lambda: with_scenario(
+            good(),
+            "T1",
+            lambda one: replace(
+                one, calls=tuple(replace(c, vm_id="vm-x") if c.kind == "release" else c for c in one.calls)
+            ),
+        ),
+    ),
     "a refusal when nobody ran": (
         "R6",
         "T4",
