@@ -42,6 +42,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # glibc has no wrapper for it
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
+_MAX_ID = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -130,12 +131,18 @@ def die_with_parent(signal_number: int) -> None:
 
 def add_entropy(seed: bytes) -> None:
     """Credit ``seed`` to the kernel's generator and make it reseed at once."""
-    with open("/dev/urandom", "wb", buffering=0) as device:
+    device = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    try:
         fcntl.ioctl(device, _RNDADDENTROPY, struct.pack(f"ii{len(seed)}s", len(seed) * 8, len(seed), seed))
         fcntl.ioctl(device, _RNDRESEEDCRNG)
+    finally:
+        os.close(device)
 
 
 def boot_id() -> str:
     """The kernel's boot id, made when it is first read: never read it before entropy has been added."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    descriptor = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _MAX_ID).decode("ascii").strip()
+    finally:
+        os.close(descriptor)
