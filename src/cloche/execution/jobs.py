@@ -17,13 +17,14 @@ from cloche.execution.publisher import JobPublisher
 from cloche.execution.results import JobResult
 from cloche.execution.serving import legs_of
 from cloche.expressions import ExpressionError, Scope, to_string
+from cloche.tasks import finish
 from cloche.units import format_duration
 from cloche.workflow.evaluate import boolean, number, scalar_text
 from cloche.workflow.graph import ancestors
 from cloche.workflow.matrix import MatrixError, display_name, leg_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from cloche.errors import GuestError
     from cloche.events import Conclusion
@@ -60,19 +61,25 @@ class JobGraph:
         self._failed = False
         self._over = False
         self._lost: GuestError | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._expiry: asyncio.TimerHandle | None = None
         self._run.output.stop = self.stop
         self.results: list[JobResult] = []
 
     async def run(self) -> Conclusion:
         """Run all jobs to their ends and return what they come to together."""
-        if (limit := self._run.time_limit) is not None:
-            self._after(limit, lambda: self._time_is_up(limit))
+        jobs = asyncio.create_task(_together(self._job(job) for job in self._jobs.values()))
         try:
-            await _together(self._job(job) for job in self._jobs.values())
+            await asyncio.wait({jobs}, timeout=self._run.time_limit)
+            if not jobs.done():
+                self._time_is_up(self._run.time_limit or 0.0)
+            await jobs
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            if self._expiry:
+                self._expiry.cancel()
+            jobs.cancel()
+            await finish(asyncio.wait({jobs}))
+            if not jobs.cancelled():
+                jobs.exception()  # seen: what is raised here outweighs it
         if self._failed:
             return "failure"
         if self._cancelled and any(result.conclusion == "cancelled" for result in self.results):
@@ -86,7 +93,7 @@ class JobGraph:
         """
         if not self._cancelled:
             self._cancelled = True
-            self._after(self._timing.cancel, self._expire)
+            self._expiry = asyncio.get_running_loop().call_later(self._timing.cancel, self._expire)
         for control, job in list(self._active.items()):
             if not self._is_still_wanted(job):
                 control.cancel(reason)
@@ -102,9 +109,6 @@ class JobGraph:
         self._lost = self._lost or error
         for control in self._active:
             control.lose(error)
-
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(seconds, act))
 
     def _expire(self) -> None:
         self._over = True

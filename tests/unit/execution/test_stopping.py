@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloche.errors import ClocheError
 from cloche.events import LimitReached
 from cloche.execution.control import Timing
 from cloche.execution.executor import WorkflowExecutor
@@ -21,6 +22,7 @@ from cloche.workflow.parse import parse_workflow
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cloche.events import Event
     from tests.unit.execution.conftest import Lab
 
 KIB = 1024
@@ -102,6 +104,17 @@ async def test_a_run_is_cancelled_when_its_time_is_up_and_fails(lab: Lab) -> Non
 async def test_a_run_that_ends_in_time_is_not_disturbed(lab: Lab) -> None:
     result = await lab.steps("- run: echo quick", time_limit=60.0)
     assert (result.conclusion, limits(lab)) == ("success", [])
+
+
+async def test_a_subscriber_that_cannot_take_the_news_ends_the_run(lab: Lab) -> None:
+    def refuse(event: Event) -> None:
+        if isinstance(event, LimitReached):
+            raise ClocheError("the disk is full")
+
+    lab.hooks.append(refuse)
+    with pytest.raises(ClocheError, match="the disk is full"):
+        await lab.steps("- run: sleep inf", time_limit=0.05)
+    assert lab.transcript[-2:] == ["session.released", "run finished: failure"]
 
 
 async def test_what_still_runs_in_a_cancelled_run_has_its_end_too(lab: Lab) -> None:
