@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloche.errors import GuestError, ProviderError
+from cloche.pool.hygiene import Hygiene, warm_up
 from cloche.vm.guest import ExecSpec, JobRootSpec
 from cloche.vm.provider import VmSpec
 
@@ -121,6 +122,40 @@ async def test_a_reset_vm_is_as_if_nothing_had_ever_run_in_it(
         await provider.release(vm)
     with pytest.raises(GuestError):
         await vm.guest.ping()
+
+
+async def test_what_is_in_a_vm_is_seen_and_gone_after_a_reset(
+    provider: VmProvider, script: Callable[..., ExecSpec]
+) -> None:
+    checks = Hygiene()
+    vm = (await provider.allocate(VmSpec())).vm
+    try:
+        fresh = await checks.check(vm, None)
+        assert (fresh.hostname, fresh.boot_id) == (vm.id, vm.guest.info.boot_id)
+        root = await vm.guest.open_job(JobRootSpec("job"))
+        assert await output(root, script("hostname")) == f"{vm.id}\n".encode()
+        process = await root.exec(script("echo up; sleep 1000"))
+        assert await anext(process.output()) == b"up\n"
+        used = await vm.guest.inspect()
+        assert used.state["jobs"] != fresh.state["jobs"]
+        assert used.state["processes"] != fresh.state["processes"]
+        assert used.entropy != fresh.entropy or provider.name == "fake"
+        await provider.reset(vm)
+        await checks.check(vm, fresh)
+        await warm_up(vm.guest)
+        await checks.settle(vm, fresh)
+    finally:
+        await provider.release(vm)
+
+
+async def test_the_end_of_a_vm_is_told_to_who_waits_for_it(provider: VmProvider) -> None:
+    vm = (await provider.allocate(VmSpec())).vm
+    waiting = asyncio.create_task(vm.guest.lost())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await provider.release(vm)
+    async with asyncio.timeout(10):
+        assert "released" in (await waiting).message
 
 
 async def test_only_a_vm_that_lives_can_be_reset(provider: VmProvider) -> None:
