@@ -78,7 +78,9 @@ def test_a_daemon_serves_what_its_pool_and_its_runs_do(tmp_path: Path) -> None:
         file = tmp_path / "cloche.prom"
         assert place.run("run", "--metrics-file", str(file)).code == 0
         found_there = settled_samples(port)
-    assert samples(file.read_text())["vm_allocation_duration_seconds_count", "default", "sandbox", "warm"] == 1
+    assert (
+        samples(file.read_text())["vm_allocation_duration_seconds_count", "default", "sandbox", "warm"] == 1
+    )
     assert found_there["vm_allocation_total", "success", "warm"] == 1
     assert found_there["vm_pool_hits_total", "sandbox"] == 1
     assert found_there["vm_active_sessions",] == 0

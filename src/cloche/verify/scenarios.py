@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloche.verify.judge import held_while_refused, judge
+from cloche.verify.judge import judge
 from cloche.verify.observations import Seen
 from cloche.verify.probe import StepPlan, WorkflowPlan
 from cloche.verify.report import Report
+from cloche.verify.rules_lives import held_while_refused
 from cloche.verify.stage import NO_KERNEL, Plan, Progress, Setting, Stage
 from cloche.verify.watching import Meeting, Ticks
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloche.verify.judge import REQUIREMENTS, held_while_refused, judge, requirement_holds
+from cloche.verify.judge import REQUIREMENTS, judge, requirement_holds
 from cloche.verify.observations import EndedSeen, ProviderCall, Said
+from cloche.verify.rules_lives import held_while_refused
 from tests.unit.verify.observed import (
     HOST_BOOT_ID,
     HOST_UPTIME,
