@@ -204,7 +204,8 @@ class Stock:
                 member.last_used = _now()
                 member.state = State.RESETTING
                 self._tell(VmReleased(member.id, self._provider.name))
-                self._start(self._recycle(member))
+                if not self._closing:  # else it is being ended
+                    self._start(self._recycle(member))
                 return True
         return False
 
@@ -377,6 +378,8 @@ class Stock:
 
     def _offer(self, member: Member) -> None:
         """A VM is ready; from now on it is minded."""
+        if self._closing:
+            return
         member.state = State.IDLE
         member.idle_since = _now()
         member.minder = self._start(self._mind(member))

@@ -447,6 +447,29 @@ async def test_closing_ends_every_vm_whatever_it_is_at() -> None:
 
 
 @in_virtual_time
+async def test_what_comes_back_while_the_pool_closes_is_only_ended() -> None:
+    class Slow(ToldProvider):
+        async def release(self, vm: Vm) -> None:
+            await asyncio.sleep(1)
+            await super().release(vm)
+
+    provider = Slow()
+    pool = VmPool(provider, settings=PoolSettings())
+    vm = (await pool.allocate(SPEC)).vm
+    asking = asyncio.create_task(pool.allocate(SPEC))
+    await pool.at_target()
+    closing = asyncio.create_task(pool.close())
+    await settle()
+    await pool.release(vm)
+    asking.cancel()
+    await closing
+    assert provider.alive == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+
+
+@in_virtual_time
 async def test_a_vm_that_does_not_end_is_told_of_when_closing() -> None:
     class Stubborn(ToldProvider):
         async def release(self, vm: Vm) -> None:
