@@ -39,6 +39,6 @@ def few(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown  # noqa: PLR2004 - a line of a table
 
 
-def told(names: Sequence[str], before: str = "") -> str:
+def adding(names: Sequence[str], before: str = "") -> str:
     """Add names to a measurement, if there are any."""
     return f"; {before}{few(names)}" if names else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloche.verify.findings import few, listed, times, told
+from cloche.verify.findings import adding, few, listed, times
 from cloche.verify.probe import CLOCK_SHIFT
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _no_foreign_nonce(scenario: ScenarioSeen, seen: Seen) -> Iterator[Finding]:
         if nonce != run.nonce
     ]
     blind = [run.name for run in scenario.carried if not any(run.nonce in step.nonces for step in run.steps)]
-    measured = f"{len(met)} of {times(len(names), 'nonce')} where they should not be" + told(met)
+    measured = f"{len(met)} of {times(len(names), 'nonce')} where they should not be" + adding(met)
     measured += f"; {few(blind)} did not even show its own" if blind else ""
     yield "R4", "no workflow comes upon another's secret nonce", measured, not met and not blind
 
@@ -91,7 +91,7 @@ def _kernels_apart(scenario: ScenarioSeen) -> Iterator[Finding]:
         for step in run.steps
         if step.said.kernel_mark != f"cloche-verify-{run.nonce}"
     ]
-    measured = f"{times(len(marked), 'kernel')} marked" + told(wrong)
+    measured = f"{times(len(marked), 'kernel')} marked" + adding(wrong)
     yield "R4", "each workflow finds its own mark in its kernel", measured, not wrong
 
 
@@ -110,7 +110,7 @@ def nothing_dirty(scenario: ScenarioSeen) -> Iterator[Finding]:
     """What the pool, which looks at VMs before it offers them, thought of this provider's."""
     dirty = [f"{vm.vm_id}: {vm.detail}" for vm in scenario.ended if vm.why == "dirty"]
     if scenario.recycling:
-        measured = f"{len(dirty)} found dirty and kept back" + told(dirty)
+        measured = f"{len(dirty)} found dirty and kept back" + adding(dirty)
         yield "R4", "the pool finds each VM clean before it offers it", measured, not dirty
 
 
@@ -123,7 +123,7 @@ def _clean(scenario: ScenarioSeen, seen: Seen) -> Iterator[Finding]:
     did = sorted({trace for step in first.steps for trace in step.said.did})
     found = sorted({trace for step in second.steps for trace in step.said.found})
     shows = any(first.nonce in step.nonces for step in second.steps)
-    measured = f"{times(len(did), 'kind')} of traces left ({', '.join(did)})" + told(found, "found again: ")
+    measured = f"{times(len(did), 'kind')} of traces left ({', '.join(did)})" + adding(found, "found again: ")
     measured += "; the first one's nonce was found" if shows else ""
     yield "R4", "a reused VM is clean", measured, bool(did) and bool(second.steps) and not found and not shows
     offsets = [offset for step in second.steps if (offset := _clock_offset(step)) is not None]

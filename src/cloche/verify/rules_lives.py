@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
-from cloche.verify.findings import few, listed, times, told, vm_id_of
+from cloche.verify.findings import adding, few, listed, times, vm_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,14 +31,14 @@ def released(scenario: ScenarioSeen, _seen: Seen) -> Iterator[Finding]:
     """Judge R5, by events and by what the provider was given back."""
     runs = scenario.carried
     late = [run.name for run in runs if not _released_in_time(run)]
-    measured = f"{len(runs) - len(late)} of {times(len(runs), 'workflow')}" + told(late, "not ")
+    measured = f"{len(runs) - len(late)} of {times(len(runs), 'workflow')}" + adding(late, "not ")
     yield "R5", "the session is released once, after the last step", measured, bool(runs) and not late
     kept = [run.name for run in runs if not _given_back(run, scenario)]
-    measured = f"{len(runs) - len(kept)} of {times(len(runs), 'VM')}" + told(kept, "not ")
+    measured = f"{len(runs) - len(kept)} of {times(len(runs), 'VM')}" + adding(kept, "not ")
     yield "R5", "the provider takes the VM back after the last step", measured, bool(runs) and not kept
     answering = [call.vm_id for call in scenario.calls if call.kind == "release" and call.answers]
     gone = [call for call in scenario.calls if call.kind == "release" and call.answers is False]
-    measured = f"{times(len(gone), 'guest')} gone" + told(answering, "still answering: ")
+    measured = f"{times(len(gone), 'guest')} gone" + adding(answering, "still answering: ")
     yield "R5", "a released guest answers nobody", measured, bool(gone) and not answering
     left = few(scenario.left) if scenario.left else "nothing"
     yield "R5", "nothing is left when all have ended", left, not scenario.left
@@ -47,7 +47,7 @@ def released(scenario: ScenarioSeen, _seen: Seen) -> Iterator[Finding]:
         resets = [call for call in scenario.calls if call.kind == "reset" and call.error is None]
         again = len(ids) > 1 and len(set(ids)) == 1 and bool(resets)
         ended = [f"{vm.vm_id} ({vm.why})" for vm in scenario.ended]
-        measured = f"{listed(set(ids))}, {times(len(resets), 'reset')}" + told(ended, "ended: ")
+        measured = f"{listed(set(ids))}, {times(len(resets), 'reset')}" + adding(ended, "ended: ")
         yield "R5", "a released VM is reset and offered again, by the same id", measured, again
 
 
@@ -118,7 +118,7 @@ def _one_at_a_time(runs: Sequence[RunSeen]) -> Iterator[Finding]:
     yield (
         "R6",
         "a VM has one session at a time",
-        f"{times(len(overlaps), 'overlap')}" + told(overlaps),
+        f"{times(len(overlaps), 'overlap')}" + adding(overlaps),
         not overlaps,
     )
 
@@ -133,7 +133,7 @@ def _refusals(scenario: ScenarioSeen) -> Iterator[Finding]:
     named = all(f"limit of {scenario.limit}" in (run.refused or "") for run in refused)
     yield "R6", "beyond the limit a session is refused, naming it", measured, len(refused) == wanted and named
     got = [run.name for run in refused if run.sessions or run.steps]
-    measured = f"{times(len(got), 'refused workflow')} with a session or a step" + told(got)
+    measured = f"{times(len(got), 'refused workflow')} with a session or a step" + adding(got)
     yield "R6", "who is refused has neither session nor VM", measured, bool(refused) and not got
     held = held_while_refused(scenario)
     measured = "the others were running a step" if held else "not all others were running a step"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cloche.verify.findings import boot_id_of, few, listed, times, told, vm_id_of
+from cloche.verify.findings import adding, boot_id_of, few, listed, times, vm_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,11 +103,11 @@ def no_allocation_meanwhile(scenario: ScenarioSeen, _seen: Seen) -> Iterator[Fin
         if call.kind in {"allocate", "reset"} and any(_during(call, run) for run in runs)
     ]
     steps = sum(len(run.steps) for run in runs)
-    measured = f"{times(len(calls), 'call')} during {times(steps, 'step')}" + told(calls)
+    measured = f"{times(len(calls), 'call')} during {times(steps, 'step')}" + adding(calls)
     yield "R3", "the provider is asked for no VM once steps run", measured, bool(runs) and not calls
     known = {call.boot_id for call in scenario.calls if call.kind in {"allocate", "reset"}}
     fresh = sorted({boot_id for run in runs for boot_id in run.boot_ids} - known)
-    measured = f"{times(len(fresh), 'guest')} that the provider did not hand over" + told(fresh)
+    measured = f"{times(len(fresh), 'guest')} that the provider did not hand over" + adding(fresh)
     yield "R3", "steps see no guest that was not there before the first of them", measured, not fresh
 
 
