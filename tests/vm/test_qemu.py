@@ -30,7 +30,8 @@ from cloche.vm import agent_archive
 from cloche.vm.channel import Deadlines
 from cloche.vm.guest import ExecSpec, ExitStatus, JobRootSpec
 from cloche.vm.provider import GIB, MIB, VmSpec
-from cloche.vm.qemu.provider import QemuProvider, QemuVm
+from cloche.vm.qemu.provider import QemuProvider
+from cloche.vm.qemu.vm import QemuVm
 from tests.e2e.place import lacking
 
 if TYPE_CHECKING:

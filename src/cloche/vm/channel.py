@@ -113,6 +113,31 @@ class AgentClient:
             raise self._break(error) from None
         return self._info
 
+    def pause(self) -> int:
+        """Ask for nothing until the next program runs, as before a snapshot; the last number used.
+
+        GuestError while something is under way.
+        """
+        self.rest()
+        if self._streams or self._decoder.pending:
+            raise GuestError("something is under way in the guest: it cannot be kept as it is")
+        return self._last_number
+
+    async def wake(
+        self, info: GuestInfo, number: int, *, hostname: str, machine_id: str, entropy: bytes
+    ) -> None:
+        """Go on with a guest that was kept as it was: its clock and entropy are put right before anything else.
+
+        GuestError when it is not the guest it says it is.
+        """
+        await self.take_over(info, number)
+        request: protocol.Header = {
+            "t": "adopt", "time": time.time(), "hostname": hostname, "machine_id": machine_id,
+        }  # fmt: skip
+        answer = await self._request(request, entropy)
+        if answer.get("boot_id") != info.boot_id:
+            raise GuestError("the guest that came back is another one: its boot id differs")
+
     def hand_over(self) -> tuple[socket.socket, int]:
         """Let another process speak to the guest: the channel, the caller's now, and the last number used.
 
@@ -194,6 +219,10 @@ class AgentClient:
             "folders": list(spec.folders), "files": [[path, len(content)] for path, content in spec.files.items()],
         }  # fmt: skip
         await self._request(request, b"".join(spec.files.values()))
+        return RemoteRoot(self, name)
+
+    def reopen_job(self, name: str) -> RemoteRoot:
+        """See Guest."""
         return RemoteRoot(self, name)
 
     async def ping(self) -> float:

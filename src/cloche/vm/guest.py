@@ -162,6 +162,10 @@ class Process(Protocol):
 class JobRoot(Protocol):
     """One job's private root. An async context manager: leaving it ends every process in it."""
 
+    @property
+    def name(self) -> str:
+        """What the guest calls it, for ``reopen_job``."""
+
     async def __aenter__(self) -> Self:
         """The root is ready."""
 
@@ -195,6 +199,12 @@ class Guest(Protocol):
 
     async def open_job(self, spec: JobRootSpec) -> JobRoot:
         """Make a job root; use as ``async with await guest.open_job(spec) as root``."""
+
+    def reopen_job(self, name: str) -> JobRoot:
+        """Return a root that was open when the guest was kept as it was, by its ``name`` then.
+
+        Leaving it closes it, as the one that ``open_job`` made.
+        """
 
     async def ping(self) -> float:
         """Round-trip in seconds; GuestTimeout when there is no answer within the health deadline."""

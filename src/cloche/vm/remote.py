@@ -41,7 +41,7 @@ class RemoteRoot:
 
     def __init__(self, client: AgentClient, name: str) -> None:
         self._client = client
-        self._name = name
+        self.name = name
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -54,10 +54,10 @@ class RemoteRoot:
         """End every process of the job and drop its root; who was cancelled does not wait long for that."""
         self._closed = True
         if kind is None or not issubclass(kind, asyncio.CancelledError):
-            await self._client.close_job(self._name)
+            await self._client.close_job(self.name)
             return
         with contextlib.suppress(GuestError):
-            await self._client.close_job(self._name, self._client.deadlines.haste)
+            await self._client.close_job(self.name, self._client.deadlines.haste)
 
     async def exec(self, spec: ExecSpec) -> RemoteProcess:
         """See JobRoot."""
@@ -78,7 +78,7 @@ class RemoteRoot:
     ) -> RemoteProcess:
         if self._closed:
             raise GuestError("the job's root has been closed")
-        return self._client.start({"job": self._name, **header}, payload, collect)
+        return self._client.start({"job": self.name, **header}, payload, collect)
 
     async def put(self, path: str, archive: AsyncIterator[bytes], *, user: str | None = None) -> None:
         """See JobRoot."""

@@ -67,6 +67,11 @@ class FakeRoot:
         self._pids = itertools.count(2)  # 1 is the root's init
 
     @property
+    def name(self) -> str:
+        """The name it was opened by."""
+        return self.spec.name
+
+    @property
     def hostname(self) -> str:
         """Its own name, else the guest's."""
         return self.spec.hostname or self.guest.info.hostname
@@ -193,6 +198,14 @@ class FakeGuest:
         root = FakeRoot(self, spec)
         self.roots.add(root)
         return root
+
+    def reopen_job(self, name: str) -> FakeRoot:
+        """Return an open root. GuestError when there is none of that name."""
+        self.check()
+        for root in self.roots:
+            if root.name == name:
+                return root
+        raise GuestError(f"there is no job root {name!r}")
 
     async def ping(self) -> float:
         """No time at all."""

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 Accelerator = Literal["kvm", "tcg"]
 
+SCRATCH = "scratch"
+"""The name of the disk that the guest writes to."""
+DISK = "disk.qcow2"
+"""The file of that disk in a VM's folder."""
+_MICROVM = "microvm,acpi=on,x-option-roms=off,rtc=on,usb=off,memory-backend=ram"
 _KERNEL_PARAMETERS = (
     "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t cloche.system=/dev/vda "
     # A guest lives minutes and serves one run: what watches for trouble over days only costs here.
@@ -47,7 +52,8 @@ class Boot:
 class Wiring:
     """What differs between two machines of one shape: files and inherited descriptors.
 
-    ``private`` memory is a copy-on-write view of the file; shared memory is written through to it.
+    ``private`` memory is a copy-on-write view of the file; shared memory is written through to it. ``layers`` are
+    what the disk rests on, the lowest first. ``bare_state``: the state to come has devices only, and no preface.
     """
 
     memory: Path
@@ -59,6 +65,8 @@ class Wiring:
     agent: int
     console: int
     incoming: bool
+    layers: tuple[Path, ...] = ()
+    bare_state: bool = False
 
 
 def command(binary: str, shape: Shape, boot: Boot, wiring: Wiring) -> list[str]:
@@ -74,12 +82,13 @@ def command(binary: str, shape: Shape, boot: Boot, wiring: Wiring) -> list[str]:
         # guest never sees. The guest names disks in this order: vda to vdd.
         *_disk("system", _raw(boot.system)),
         *_disk("job", _raw(boot.job)),
-        *_disk("scratch", _qcow2(wiring.disk)),
+        *_disk(SCRATCH, _qcow2(wiring.disk, wiring.layers)),
         *_disk("inbox", _raw(wiring.inbox)),
         *_network(wiring.network),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", "virtio-rng-device,rng=rng0"),
         *(("-incoming", "defer") if wiring.incoming else ()),
+        *(("-global", "migration.send-configuration=off") if wiring.bare_state else ()),
     ]
 
 
@@ -127,7 +136,7 @@ def _machine(shape: Shape, wiring: Wiring) -> list[str]:
         "share": not wiring.private,
     }
     return [
-        *("-machine", "microvm,acpi=on,x-option-roms=off,rtc=on,usb=off,memory-backend=ram"),
+        *("-machine", f"{_MICROVM},suppress-vmdesc=on" if wiring.bare_state else _MICROVM),
         *("-accel", "kvm" if shape.accelerator == "kvm" else "tcg,thread=multi"),
         *("-cpu", "host,migratable=off" if shape.accelerator == "kvm" else "max"),
         *("-smp", str(shape.cpus), "-m", f"{shape.memory // MIB}M"),
@@ -156,11 +165,30 @@ def _raw(path: Path) -> dict[str, object]:
     return {"driver": "raw", "read-only": True, "file": {"driver": "file", "filename": str(path)}}
 
 
-def _qcow2(path: Path) -> dict[str, object]:
+def layer(name: str, path: Path) -> dict[str, object]:
+    """An empty layer of a disk, for ``blockdev-add``: what it will rest on is told when it is put there."""
+    return {"node-name": name, **_qcow2(path), "backing": None}
+
+
+def _qcow2(path: Path, layers: tuple[Path, ...] = ()) -> dict[str, object]:
     # The disk lives no longer than the VM: nothing is ever flushed for a crash that would take both.
     cache = {"direct": False, "no-flush": True}
     file = {"driver": "file", "filename": str(path), "cache": cache, "discard": "unmap"}
-    return {"driver": "qcow2", "file": file, "cache": cache, "discard": "unmap"}
+    disk: dict[str, object] = {"driver": "qcow2", "file": file, "cache": cache, "discard": "unmap"}
+    if layers:
+        disk["backing"] = _base(layers)
+    return disk
+
+
+def _base(layers: tuple[Path, ...]) -> dict[str, object]:
+    """Layers that are only read. What is below each is told here: the names in the files may be of others."""
+    *lower, top = layers
+    base: dict[str, object] = {
+        "driver": "qcow2",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(top)},
+    }
+    return {**base, "backing": _base(tuple(lower)) if lower else None}
 
 
 def _network(network: Network) -> list[str]:

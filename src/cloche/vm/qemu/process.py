@@ -134,6 +134,13 @@ class QemuProcess:
         """
         capability = {"capability": "x-ignore-shared", "state": True}
         await self.execute("migrate-set-capabilities", {"capabilities": [capability]})
+        await self._transfer(direction, descriptor)
+
+    async def load_devices(self, descriptor: int) -> None:
+        """Load the state that ``xen-save-devices-state`` wrote. ProviderError."""
+        await self._transfer("migrate-incoming", descriptor)
+
+    async def _transfer(self, direction: str, descriptor: int) -> None:
         self._qmp.send_fd_scm(descriptor)
         await self.execute("getfd", {"fdname": "state"})
         await self.execute(direction, {"uri": "fd:state"})

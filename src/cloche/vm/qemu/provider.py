@@ -19,7 +19,9 @@ from cloche.vm.provider import Allocation, VmSpec, new_vm_id
 from cloche.vm.qemu import machine
 from cloche.vm.qemu.accelerator import PROBE_DEADLINE, AcceleratorProbe, qemu_binary
 from cloche.vm.qemu.process import QemuProcess, open_state
-from cloche.vm.qemu.template import Template, TemplateStore, first_word, make_sparse
+from cloche.vm.qemu.snapshot import give_layers, load, take, template_of
+from cloche.vm.qemu.template import TemplateStore, first_word, make_sparse
+from cloche.vm.qemu.vm import QemuVm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from cloche.guest.protocol import Header
     from cloche.image.model import Image
     from cloche.image.store import ImageStore
-    from cloche.vm.channel import AgentClient
     from cloche.vm.provider import Vm
+    from cloche.vm.qemu.template import Template
+    from cloche.vm.snapshot import VmSnapshot
 
 _RESUME_DEADLINE = 60.0
 _ENTROPY = 64
@@ -37,55 +40,6 @@ _SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what 
 _TCG_NOTE = (
     "KVM is not usable here, so VMs run in software emulation: CPU-bound steps take about 12 times as long"
 )
-
-
-class QemuVm:
-    """A VM of ours: its QEMU, its lease (the folder with its disk), its guest."""
-
-    provider = "qemu"
-
-    def __init__(
-        self, template: Template, spec: VmSpec, lease: Lease, resources: contextlib.ExitStack
-    ) -> None:
-        """``resources`` gives back what the VM holds besides QEMU: its lease, its images."""
-        self.id = lease.folder.name
-        self.template = template
-        self.spec = spec
-        self.lease = lease
-        self._resources = resources
-        self._process: QemuProcess | None = None
-
-    @property
-    def process(self) -> QemuProcess:
-        """Its QEMU, another one after each reset. ProviderError before there is one."""
-        if self._process is None:
-            raise ProviderError(f"VM {self.id} has not been started")
-        return self._process
-
-    @property
-    def guest(self) -> AgentClient:
-        """The agent's client."""
-        return self.process.agent
-
-    @property
-    def last_words(self) -> str:
-        """What QEMU and the guest's console said last."""
-        return self._process.last_words if self._process else ""
-
-    def run(self, process: QemuProcess) -> None:
-        """Take this QEMU for its own; it is killed with us, and with whoever collects what we left."""
-        self._process = process
-        self.lease.record_process(process.pid)
-
-    async def stop(self) -> None:
-        """End QEMU; it is gone when this returns."""
-        if self._process is not None:
-            await self._process.kill()
-
-    async def destroy(self) -> None:
-        """End QEMU, remove the folder."""
-        await self.stop()
-        await asyncio.to_thread(self._resources.close)
 
 
 class QemuProvider:
@@ -139,23 +93,43 @@ class QemuProvider:
 
     async def reset(self, vm: Vm) -> None:
         """See VmProvider: another QEMU, on the template, takes the place of the one that ran."""
-        ours = self._live.get(vm.id)
-        if ours is None:
-            raise ProviderError(f"there is no VM {vm.id} to reset")
+        await self._renew(self._ours(vm), None)
+
+    async def snapshot(self, vm: Vm, folder: Path, number: int | None = None) -> VmSnapshot:
+        """See SnapshotProvider."""
+        ours = self._ours(vm)
+        return await take(ours, folder, ours.guest.pause() if number is None else number)
+
+    async def restore(self, vm: Vm, snapshot: VmSnapshot) -> None:
+        """See SnapshotProvider: another QEMU, made of the snapshot, takes the place of the one that ran."""
+        await self._renew(self._ours(vm), snapshot)
+
+    async def resume(self, snapshot: VmSnapshot) -> Allocation:
+        """See SnapshotProvider."""
+        started = time.perf_counter()
+        with _files_made():
+            vm = self._place(template_of(snapshot), snapshot.spec, snapshot.vm_id)
+            await self._bring_up(vm, snapshot)
+        self._live[vm.id] = vm
+        return Allocation(vm, time.perf_counter() - started, "restored")
+
+    def _ours(self, vm: Vm) -> QemuVm:
+        if vm.id not in self._live:
+            raise ProviderError(f"there is no VM {vm.id} of this provider")
+        return self._live[vm.id]
+
+    async def _renew(self, vm: QemuVm, snapshot: VmSnapshot | None) -> None:
         try:
             with _files_made():
-                await self._renew(ours)
+                try:
+                    await finish(vm.stop())
+                    await asyncio.to_thread(vm.lease.empty)
+                except BaseException as error:
+                    raise await _undo(vm, error) from error
+                await self._bring_up(vm, snapshot)
         except BaseException:
             del self._live[vm.id]
             raise
-
-    async def _renew(self, vm: QemuVm) -> None:
-        try:
-            await finish(vm.stop())
-            await asyncio.to_thread(vm.lease.empty)
-        except BaseException as error:
-            raise await _undo(vm, error) from error
-        await self._bring_up(vm)
 
     async def choose_accelerator(self, spec: VmSpec) -> machine.Accelerator:
         """``kvm`` if a guest with this image really boots under it here, else ``tcg``; found out once."""
@@ -180,19 +154,28 @@ class QemuProvider:
 
     # --- making a VM
 
-    def _place(self, template: Template, spec: VmSpec) -> QemuVm:
-        """Make a VM that has nothing but its folder."""
+    def _place(self, template: Template, spec: VmSpec, wanted: str | None = None) -> QemuVm:
+        """Make a VM that has nothing but its folder, of the id ``wanted`` unless another has it."""
         with contextlib.ExitStack() as resources:
             resources.enter_context(template.system.hold())
             resources.enter_context(template.job.hold())
-            lease = Lease.take(self._vms, new_vm_id())
+            lease = self._lease(wanted)
             resources.callback(lease.drop)
             return QemuVm(template, spec, lease, resources.pop_all())
 
-    async def _bring_up(self, vm: QemuVm) -> None:
+    def _lease(self, wanted: str | None) -> Lease:
+        if wanted is not None:
+            with contextlib.suppress(FileExistsError):
+                return Lease.take(self._vms, wanted)
+        return Lease.take(self._vms, new_vm_id())
+
+    async def _bring_up(self, vm: QemuVm, snapshot: VmSnapshot | None = None) -> None:
         """Start the VM's QEMU, until its guest is its own. What it had is given back when that fails."""
         try:
-            await (self._resume(vm) if self._use_templates else self._boot(vm))
+            if snapshot is not None:
+                await self._rewind(vm, snapshot)
+            else:
+                await (self._resume(vm) if self._use_templates else self._boot(vm))
         except BaseException as error:
             raise await _undo(vm, error) from error
 
@@ -207,11 +190,25 @@ class QemuProvider:
         await vm.guest.connect(_RESUME_DEADLINE)
         await _identify(vm, vm.template.hello)
 
+    async def _rewind(self, vm: QemuVm, snapshot: VmSnapshot) -> None:
+        vm.layers = await asyncio.to_thread(give_layers, snapshot, vm.lease.folder)
+        vm.run(await self._start(vm, incoming=True, bare_state=True))
+        await load(vm.process, snapshot, vm.template)
+        await vm.process.execute("cont")
+        vm.machine_id = snapshot.machine_id
+        await vm.guest.wake(
+            snapshot.info,
+            snapshot.number,
+            hostname=vm.id,
+            machine_id=snapshot.machine_id,
+            entropy=secrets.token_bytes(_ENTROPY),
+        )
+
     async def _boot(self, vm: QemuVm) -> None:
         vm.run(await self._start(vm, incoming=False))
         await _identify(vm, await first_word(vm.process))
 
-    async def _start(self, vm: QemuVm, *, incoming: bool) -> QemuProcess:
+    async def _start(self, vm: QemuVm, *, incoming: bool, bare_state: bool = False) -> QemuProcess:
         template = vm.template
         files = _make_files(vm.lease.folder, template, incoming=incoming)
         shape = template.shape
@@ -226,6 +223,7 @@ class QemuProvider:
                 machine.Wiring(
                     memory=files["memory"], private=True, disk=files["disk"], inbox=files["inbox"],
                     network=vm.spec.network, qmp=qmp, agent=agent, console=console, incoming=incoming,
+                    layers=(template.disk, *vm.layers), bare_state=bare_state,
                 ),
             ),
             Inbox(files["inbox"]),
@@ -261,10 +259,11 @@ def _make_files(folder: Path, template: Template, *, incoming: bool) -> dict[str
 
 async def _identify(vm: QemuVm, hello: Header) -> None:
     """Make the copy its own, before anything runs in it: clock, entropy, hostname, machine id, boot id."""
+    vm.machine_id = secrets.token_hex(16)
     await vm.guest.adopt(
         hello,
         hostname=vm.id,
-        machine_id=secrets.token_hex(16),
+        machine_id=vm.machine_id,
         entropy=secrets.token_bytes(_ENTROPY),
         env=vm.template.job.env,
     )

@@ -99,6 +99,11 @@ class Template:
         return self.folder / "state"
 
     @property
+    def disk(self) -> Path:
+        """The formatted disk, which is never written to again."""
+        return self.folder / "disk.qcow2"
+
+    @property
     def overlay(self) -> Path:
         """An empty layer over the template's disk, to be copied."""
         return self.folder / "overlay.qcow2"
