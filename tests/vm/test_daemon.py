@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cloche.config import data_dir
+from cloche.daemon.sessions import LentSessions
+from cloche.session import SessionContext
+from cloche.vm.guest import ExecSpec, JobRootSpec
+from cloche.vm.snapshot import VmSnapshot
 from tests.e2e.daemon import Daemon
 from tests.e2e.endings import chance
 from tests.e2e.kills import Kills
@@ -14,6 +21,8 @@ from tests.e2e.place import Place, lacking, settled
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cloche.vm.guest import JobRoot
 
 pytestmark = pytest.mark.vm
 ROUNDS = 4
@@ -52,3 +61,44 @@ def test_a_vm_waits_is_used_and_comes_back_another_guest(qemu: Place) -> None:
 
 def test_kills_at_any_moment(qemu: Place) -> None:
     Kills(qemu, chance("kills")).rounds(ROUNDS)
+
+
+async def test_a_lent_vm_is_kept_put_back_and_made_anew(qemu: Place) -> None:
+    """As its borrower does it, whose process the VM is no child of."""
+    context = SessionContext("Test")
+    kept = data_dir() / "tmp" / qemu.folder.parent.name
+    try:
+        with Daemon(qemu):
+            control = str(qemu.folder / "runtime/cloche/daemon/control.sock")
+            async with await lent(control) as sessions:
+                session = await sessions.create_session(context)
+                root = await session.vm.guest.open_job(JobRootSpec("job"))
+                assert await run(root, "echo one | tee /tmp/file") == "one\n"
+                snapshot = await sessions.snapshot(session, kept / "cut")
+                await run(root, "echo two >> /tmp/file")
+                await sessions.restore(session, snapshot)
+                root = session.vm.guest.reopen_job(root.name)
+                assert await run(root, "cat /tmp/file") == "one\n"
+                vm_id = session.vm_id
+            async with await lent(control) as sessions:
+                session = await sessions.create_session(
+                    replace(context, snapshot=VmSnapshot.load(kept / "cut"))
+                )
+                assert session.vm_id == vm_id, "its id was given to another"
+                assert session.vm.guest.info.boot_id == snapshot.boot_id
+                assert await run(session.vm.guest.reopen_job(root.name), "cat /tmp/file") == "one\n"
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+async def lent(control: str) -> LentSessions:
+    sessions = await LentSessions.open(control, "qemu", {})
+    assert sessions is not None
+    return sessions
+
+
+async def run(root: JobRoot, script: str) -> str:
+    process = await root.exec(ExecSpec(["bash", "-e", "-c", script], {"PATH": "/usr/bin:/bin"}))
+    output = b"".join([chunk async for chunk in process.output()]).decode()
+    assert (await process.wait()).code == 0, output
+    return output

@@ -53,6 +53,15 @@ def lend(session: Session) -> tuple[Message, int]:
 
 async def borrow(told: Message, descriptor: int, context: SessionContext) -> Session:
     """Make a session of what ``lend`` told. Owns the descriptor. ProviderError when the guest is gone already."""
+    guest = await borrow_guest(told, descriptor)
+    vm = LentVm(told["vm"], told["provider"], guest)
+    allocation = Allocation(vm, told["duration"], told["source"])
+    started = told["started_at"]
+    return Session(told["session"], context, allocation, started_at=started, last_activity=started)
+
+
+async def borrow_guest(told: Message, descriptor: int) -> AgentClient:
+    """Make the guest of what ``lend`` told; as ``borrow``."""
     channel = socket.socket(fileno=descriptor)
     try:
         guest = AgentClient(channel, inbox=Inbox(Path(told["inbox"])) if told["inbox"] else None)
@@ -64,10 +73,7 @@ async def borrow(told: Message, descriptor: int, context: SessionContext) -> Ses
     except (GuestError, OSError) as wrong:
         await guest.close()
         raise ProviderError(f"the daemon's VM is gone: {wrong}") from wrong
-    vm = LentVm(told["vm"], told["provider"], guest)
-    allocation = Allocation(vm, told["duration"], told["source"])
-    started = told["started_at"]
-    return Session(told["session"], context, allocation, started_at=started, last_activity=started)
+    return guest
 
 
 def spec_fields(spec: VmSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cloche import __version__
@@ -24,10 +25,10 @@ from cloche.session import SessionContext
 from cloche.tasks import finish
 from cloche.vm.child import Child
 from cloche.vm.provider import VmSpec
+from cloche.vm.snapshot import VmSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
     from typing import Self
 
     from cloche.daemon.packets import Message
@@ -340,6 +341,7 @@ class Borrower:
             str(message["workflow"]),
             VmSpec(**message["spec"]),
             on_wait=lambda waiting: self._tell(n=number, news="waiting", waiting=dataclasses.asdict(waiting)),
+            snapshot=VmSnapshot.load(Path(message["snapshot"])) if message.get("snapshot") else None,
         )
         session = await service.sessions.create_session(
             context, limit=message.get("limit"), wait=message.get("wait")
@@ -374,6 +376,18 @@ class Borrower:
         if conclusion in get_args(Conclusion) and 0 <= seconds < float("inf"):
             self._daemon.on_run(conclusion, seconds)
 
+    async def _snapshot(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
+        service, session = self.sessions[message["session"]]
+        await service.sessions.snapshot(session, Path(message["folder"]), int(message["number"]))
+        return {}
+
+    async def _restore(self, message: Message, descriptors: list[int]) -> Mapping[str, Any]:
+        service, session = self.sessions[message["session"]]
+        await service.sessions.restore(session, VmSnapshot.load(Path(message["folder"])))
+        told, descriptor = lend(session)
+        descriptors.append(descriptor)
+        return told
+
     async def _release(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
         service, session = self.sessions.pop(message["session"])
         await service.sessions.release_session(session)
@@ -387,8 +401,8 @@ class Borrower:
         return self._daemon.status()
 
     _operations = {  # noqa: RUF012 - read only
-        "hello": _hello, "create": _create, "touch": _touch, "ran": _ran, "release": _release, "status": _status,
-        "down": _down,
+        "hello": _hello, "create": _create, "touch": _touch, "ran": _ran, "snapshot": _snapshot, "restore": _restore,
+        "release": _release, "status": _status, "down": _down,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloche import errors
-from cloche.daemon.lending import LentVm, borrow, spec_fields
+from cloche.daemon.lending import LentVm, borrow, borrow_guest, spec_fields
 from cloche.daemon.packets import connect
 from cloche.errors import ClocheError, ProviderError
 from cloche.events import RunFinished
@@ -21,12 +21,14 @@ from cloche.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from cloche.daemon.packets import Message, Packets
     from cloche.events import Event
     from cloche.session import Session, SessionContext
+    from cloche.vm.snapshot import VmSnapshot
 
 _log = logging.getLogger("cloche.session.manager")
 CONNECT_DEADLINE = 10.0
@@ -87,6 +89,7 @@ class LentSessions:
         request = {
             "op": "create", "provider": self._provider, "workflow": context.workflow,
             "spec": spec_fields(context.spec), "pid": os.getpid(), **self._options,
+            "snapshot": str(context.snapshot.folder) if context.snapshot else None,
         }  # fmt: skip
         asking = asyncio.ensure_future(self._ask(request, number))
         self._waiting[number] = context
@@ -111,6 +114,28 @@ class LentSessions:
             for descriptor in descriptors:
                 os.close(descriptor)
             await self._ask({"op": "release", "session": told["session"]})
+
+    async def snapshot(self, session: Session, folder: Path) -> VmSnapshot:
+        """See SessionManager."""
+        from cloche.vm.snapshot import VmSnapshot
+
+        number = self._lent(session).guest.pause()
+        await self._ask({"op": "snapshot", "session": session.id, "folder": str(folder), "number": number})
+        session.snapshots += (folder.name,)
+        return VmSnapshot.load(folder)
+
+    async def restore(self, session: Session, snapshot: VmSnapshot) -> None:
+        """See SessionManager."""
+        vm = self._lent(session)
+        await vm.guest.close()
+        request = {"op": "restore", "session": session.id, "folder": str(snapshot.folder)}
+        told, descriptors = await self._ask(request)
+        vm.guest = await borrow_guest(told, descriptors[0])
+
+    def _lent(self, session: Session) -> LentVm:
+        if session.id not in self._held or not isinstance(session.vm, LentVm):
+            raise SessionStateError(f"there is no session {session.id}; it may have been released")
+        return session.vm
 
     def touch(self, session: Session) -> None:
         """See SessionManager; the daemon hears of it now and then."""

@@ -14,7 +14,8 @@ from cloche.pool.member import State
 from cloche.tasks import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cloche.pool.events import Observer, PoolEvent
     from cloche.pool.stock import Stock
     from cloche.vm.provider import Allocation, Vm, VmProvider, VmSpec
+    from cloche.vm.snapshot import SnapshotProvider, VmSnapshot
 
 ALLOCATION_TIMEOUT = 120.0
 """Seconds a provider has to make a VM, unless told otherwise."""
@@ -159,11 +161,43 @@ class VmPool:
             await finish(asyncio.gather(*(self.release(one.vm) for one in made), return_exceptions=True))
             raise
 
+    async def resume(self, snapshot: VmSnapshot) -> Allocation:
+        """Hand out a VM made of a snapshot; it is of nobody else's use, and ended when it is given back.
+
+        Raises as ``allocate``, and ProviderError for a provider that takes no snapshots.
+        """
+        provider = self._snapshots()
+        return await self._made(snapshot.spec, lambda: provider.resume(snapshot))
+
+    async def snapshot(self, vm: Vm, folder: Path, number: int | None = None) -> VmSnapshot:
+        """Keep what a VM is now in ``folder``; see SnapshotProvider. ProviderError for one that is not handed out."""
+        self._check_held(vm)
+        return await self._snapshots().snapshot(vm, folder, number)
+
+    async def restore(self, vm: Vm, snapshot: VmSnapshot) -> None:
+        """Put a VM that is handed out back to a snapshot of it; ``vm.guest`` is another then. ProviderError."""
+        self._check_held(vm)
+        await self._snapshots().restore(vm, snapshot)
+        if self._stock is not None:
+            self._stock.renew(vm)
+
+    def _snapshots(self) -> SnapshotProvider:
+        from cloche.vm.snapshot import snapshots_of  # not what a plain run has to import
+
+        return snapshots_of(self._provider)
+
+    def _check_held(self, vm: Vm) -> None:
+        if vm.id not in self._active and not (self._stock and self._stock.holds(vm)):
+            raise ProviderError(f"VM {vm.id} has been given back")
+
     async def _allocate_new(self, spec: VmSpec) -> Allocation:
+        return await self._made(spec, lambda: self._provider.allocate(spec))
+
+    async def _made(self, spec: VmSpec, make: Callable[[], Awaitable[Allocation]]) -> Allocation:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._allocation_timeout):
-                allocation = await self._provider.allocate(spec)
+                allocation = await make()
         except BaseException as error:
             took = time.perf_counter() - started
             self._tell(AllocationFailed(self.provider, spec.image, reason_of(error), took))
@@ -180,15 +214,16 @@ class VmPool:
         )
         return allocation
 
-    async def release(self, vm: Vm) -> None:
+    async def release(self, vm: Vm, *, recycle: bool = True) -> None:
         """Take a VM back; one that is already back is left alone. Goes on when the caller is cancelled.
 
         Raises ProviderError when the provider does not end it within the release deadline. With ``settings``
-        nothing is waited for: the VM is reset, or replaced, in the background.
+        nothing is waited for: the VM is reset, or replaced, in the background. Without ``recycle`` it is ended:
+        its id is free for what was kept of it.
         """
-        if self._stock is not None:
-            self._stock.release(vm)
-        elif self._active.pop(vm.id, None) is not None:
+        if self._stock is not None and (self._stock.release(vm) if recycle else await self._stock.retire(vm)):
+            return
+        if self._active.pop(vm.id, None) is not None:
             self._tell(VmReleased(vm.id, self.provider))
             await finish(self._end(vm))
 

@@ -196,18 +196,42 @@ class Stock:
 
     def release(self, vm: Vm) -> bool:
         """Take a VM back, and recycle it in the background; false for one that is not out with this holder."""
-        for shelf in self._shelves.values():
-            member = shelf.members.get(vm.id)
-            if member is not None and member.holder is vm:
-                member.holder = None
-                member.uses += 1
-                member.last_used = _now()
-                member.state = State.RESETTING
-                self._tell(VmReleased(member.id, self._provider.name))
-                if not self._closing:  # else it is being ended
-                    self._start(self._recycle(member))
-                return True
-        return False
+        member = self._taken_back(vm)
+        if member is not None and not self._closing:  # else it is being ended
+            self._start(self._recycle(member))
+        return member is not None
+
+    async def retire(self, vm: Vm) -> bool:
+        """Take a VM back and end it; false as ``release``. It has ended when this returns."""
+        member = self._taken_back(vm)
+        if member is not None and not self._closing:
+            member.state = State.ENDING
+            await finish(self._start(self._end(member, "released")))
+        return member is not None
+
+    def _taken_back(self, vm: Vm) -> Member | None:
+        member = self._held(vm)
+        if member is not None:
+            member.holder = None
+            member.uses += 1
+            member.last_used = _now()
+            member.state = State.RESETTING
+            self._tell(VmReleased(member.id, self._provider.name))
+        return member
+
+    def holds(self, vm: Vm) -> bool:
+        """Whether a VM is out with this holder."""
+        return self._held(vm) is not None
+
+    def renew(self, vm: Vm) -> None:
+        """The VM was put back to a snapshot: its holder goes on with the guest it has now."""
+        member = self._held(vm)
+        if member is not None and member.holder is not None:
+            member.holder.guest = member.vm.guest
+
+    def _held(self, vm: Vm) -> Member | None:
+        found = (shelf.members.get(vm.id) for shelf in self._shelves.values())
+        return next((member for member in found if member is not None and member.holder is vm), None)
 
     # --- balance: what there is, and what is wanted
 

@@ -27,6 +27,7 @@ from cloche.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cloche.session.events import SessionEvent, SessionObserver
     from cloche.session.registry import SessionRegistry, Slot
     from cloche.vm.provider import Allocation
+    from cloche.vm.snapshot import VmSnapshot
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +169,8 @@ class SessionManager:
         asked = self._timer()
         try:
             self._check_open()
-            allocation = await self._pool.allocate(context.spec)
+            kept = context.snapshot
+            allocation = await (self._pool.resume(kept) if kept else self._pool.allocate(context.spec))
         except BaseException as error:
             self._counts["failed"] += 1
             reason = "Cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
@@ -235,6 +238,22 @@ class SessionManager:
         """Note that the session is being used. SessionStateError when it has been released."""
         self._touch(self._alive(session.id))
 
+    async def snapshot(self, session: Session, folder: Path, number: int | None = None) -> VmSnapshot:
+        """Keep what the session's VM is now in ``folder``, which must not exist; see SnapshotProvider.
+
+        ``number`` is the last one used on the guest's channel where another process speaks to it. Raises
+        SessionStateError when the session has been released, and what the pool raises.
+        """
+        self._alive(session.id)
+        taken = await self._pool.snapshot(session.vm, folder, number)
+        self.add_snapshot(session, folder.name)
+        return taken
+
+    async def restore(self, session: Session, snapshot: VmSnapshot) -> None:
+        """Put the session's VM back to a snapshot of it; its ``guest`` is another then. Raises as ``snapshot``."""
+        self._touch(self._alive(session.id))
+        await self._pool.restore(session.vm, snapshot)
+
     def add_snapshot(self, session: Session, snapshot: str) -> None:
         """Note a snapshot of the session's VM by its id. SessionStateError when the session has been released."""
         held = self._alive(session.id)
@@ -293,7 +312,7 @@ class SessionManager:
     async def _release(self, held: _Held) -> None:
         session, clean = held.session, False
         try:
-            await self._pool.release(session.vm)
+            await self._pool.release(session.vm, recycle=not session.snapshots)
             clean = True
         finally:
             held.slot.release()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cloche.session.registry import Waiting
     from cloche.vm.provider import Allocation, Vm
+    from cloche.vm.snapshot import VmSnapshot
 
 
 class SessionState(enum.Enum):
@@ -57,12 +58,14 @@ class SessionStateError(ClocheError):
 class SessionContext:
     """What a session is wanted for: the workflow's name, for people, and the VM it needs.
 
-    ``on_wait`` is told of its place in the line, where it has to wait for one.
+    ``on_wait`` is told of its place in the line, where it has to wait for one. With a ``snapshot`` the VM is made
+    of that.
     """
 
     workflow: str
     spec: VmSpec = field(default_factory=VmSpec)
     on_wait: Callable[[Waiting], None] | None = None
+    snapshot: VmSnapshot | None = None
 
 
 @record(frozen=False, eq=False)

@@ -266,7 +266,9 @@ simple = st.one_of(
 
 def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
-        st.tuples(inner, st.sampled_from([" && ", " || ", "; ", " | ", "\n"]), inner).map("".join),
+        st.tuples(inner, st.sampled_from([" && ", " || ", "; ", "\n"]), inner).map("".join),
+        # `!` is a word of the grammar at the beginning of a pipeline, and the name of a program within.
+        st.tuples(inner, inner).map(lambda t: f"{t[0]} | {{ {t[1]}; }}" if t[1][0] == "!" else " | ".join(t)),
         inner.map(lambda text: text if text.startswith("!") else f"! {text}"),
         inner.map(lambda text: f"( {text} )"),
         inner.map(lambda text: f"{{ {text}; }}"),
