@@ -27,7 +27,7 @@ from cloche.errors import (
 )
 from cloche.execution.checkout import remove_stale
 from cloche.execution.executor import WorkflowExecutor, check
-from cloche.execution.gitstate import event_from_repository
+from cloche.execution.gitstate import Asked, event_from_repository
 from cloche.execution.masking import Masker
 from cloche.execution.request import RunRequest
 from cloche.report import make_reporter
@@ -77,13 +77,14 @@ def _mask(error: ClocheError, masker: Masker) -> None:
 
 def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Masker) -> int:
     root = repository_root(options.directory, Path.cwd())
-    settings = load_settings(flags=options.flags, repository=root)
-    found = find_workflows(
-        root,
-        options.workflow,
-        options.event,
-        lambda name: event_from_repository(root, name, options.event_path),
-    )
+    with Asked(root) as asked:
+        settings = load_settings(flags=options.flags, repository=root)
+        found = find_workflows(
+            root,
+            options.workflow,
+            options.event,
+            lambda name: event_from_repository(root, name, options.event_path, asked),
+        )
     found = _with_jobs(found, options.jobs)
     request = _request(options, settings, root, found, secrets)
     _check(found, request)

@@ -8,6 +8,7 @@ https://docs.github.com/en/actions/reference/workflows-and-actions/contexts and,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -97,22 +98,42 @@ def git_environment() -> dict[str, str]:
     return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 
 
-def event_from_repository(root: Path, event: str = "push", payload_file: Path | None = None) -> EventInfo:
-    """Return the event as the payload file and the repository at ``root`` tell it.
+class Asked:
+    """The git processes that tell of a repository: they run while their asker does something else.
+
+    A context manager: leaving it ends them. UsageError for a repository where git is missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._resources = contextlib.ExitStack()
+        with self._resources:
+            self.head, self.config, self.commit = (
+                self._resources.enter_context(_Git(root, *what))
+                for what in (_ASK_HEAD, _ASK_CONFIG, _ASK_COMMIT)
+            )
+            self._resources = self._resources.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+
+def event_from_repository(
+    root: Path, event: str = "push", payload_file: Path | None = None, asked: Asked | None = None
+) -> EventInfo:
+    """Return the event as the payload file and the repository at ``root`` tell it; ``asked`` of it before, maybe.
 
     What the payload says goes before what git says, but for ``sha``: that is the commit at hand. A folder
     that is no repository, or within another one, and a repository without a commit are fine. Raises UsageError for
     a payload that is no JSON object and for a repository where git is missing, refuses, or does not answer.
     """
     payload = _read_payload(payload_file) if payload_file else {}
-    with (
-        _Git(root, *_ASK_HEAD) as of_head,
-        _Git(root, *_ASK_CONFIG) as of_config,
-        _Git(root, *_ASK_COMMIT) as of_commit,
-    ):
-        head = _read_head(root, of_head)
-        config = _read_config(of_config) if head.is_repository else {}
-        commit = _read_commit(of_commit) if head.has_commit else None
+    with asked or Asked(root) as git:
+        head = _read_head(root, git.head)
+        config = _read_config(git.config) if head.is_repository else {}
+        commit = _read_commit(git.commit) if head.has_commit else None
     pull_request = payload.get("pull_request") if event in _PULL_REQUESTS else None
     info = EventInfo(
         name=event,
