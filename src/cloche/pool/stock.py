@@ -387,12 +387,14 @@ class Stock:
         name, image = self._provider.name, shelf.spec.image
         if isinstance(error, TimeoutError):
             error = self._nothing_free()
+        elif isinstance(error, GuestError):
+            error = ProviderError(f"the VM that was made is not fit: {error.message}", hint="cloche doctor")
         _log.warning("no VM for the pool (next in %g s): %s", pause, _words(error))
         self._tell(MakingFailed(name, image, _words(error), took))
         for waiter in self._waiters:
             if shelf in waiter.needs and not waiter.future.done():
                 waiter.failures += 1
-                if waiter.failures >= ATTEMPTS or not isinstance(error, ProviderError | GuestError):
+                if waiter.failures >= ATTEMPTS or not isinstance(error, ProviderError):
                     waiter.future.set_exception(error)
                 break
         for watcher in self._watchers:

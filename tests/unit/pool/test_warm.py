@@ -412,6 +412,20 @@ async def test_a_new_vm_is_checked_too() -> None:
 
 
 @in_virtual_time
+async def test_vms_that_die_before_they_are_anybodys_are_no_vms() -> None:
+    class Stillborn(ToldProvider):
+        async def allocate(self, spec: VmSpec) -> Any:
+            allocation = await super().allocate(spec)
+            guest: Any = allocation.vm.guest
+            guest.lose(GuestLost("QEMU was killed"))
+            return allocation
+
+    async with VmPool(Stillborn(), settings=PoolSettings(target=0, min=0)) as pool:
+        with pytest.raises(ProviderError, match="the VM that was made is not fit: QEMU was killed"):
+            await pool.allocate(SPEC)
+
+
+@in_virtual_time
 async def test_an_observer_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def observe(_event: object) -> None:
         raise RuntimeError("the metrics are broken")
