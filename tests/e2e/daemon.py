@@ -57,7 +57,14 @@ class Daemon:
     @property
     def runner(self) -> int:
         """The process that forks those of the runs."""
-        (pid,) = [pid for pid in self._runners() if parent(pid) == self.pid]
+        found: list[int] = []
+
+        def missing() -> list[str]:
+            found[:] = [pid for pid in self._runners() if parent(pid) == self.pid]
+            return [] if found else ["no runner"]
+
+        assert not settled(missing, DEADLINE)
+        (pid,) = found
         return pid
 
     @property

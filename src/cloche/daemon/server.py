@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 128
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
+_STEADY = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -175,12 +176,10 @@ class Daemon:
             finally:
                 await finish(child.kill())
             _log.warning("The runner ended with %s; starting another. %s", code, child.said.strip())
-            pause = (
-                _FIRST_PAUSE
-                if time.monotonic() - started > _LONGEST_PAUSE
-                else min(2 * pause, _LONGEST_PAUSE)
-            )
+            if time.monotonic() - started > _STEADY:  # it was killed, and did not fail to start
+                pause = _FIRST_PAUSE
             await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # --- what is asked of it
 
