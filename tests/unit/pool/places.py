@@ -94,9 +94,9 @@ class ToldProvider(FakeProvider):
     def _new_id(self) -> str:
         return f"vm-{self.made:012x}"
 
-    def _guest(self, spec: VmSpec, vm_id: str, resets: int) -> FakeGuest:
-        made = super()._guest(spec, vm_id, resets)
-        return ToldGuest(made.info, spec.disk, self._programs, self._handler, self._sleep)
+    def _guest(self, *arguments: Any) -> FakeGuest:
+        made = super()._guest(*arguments)
+        return ToldGuest(made.info, made.disk, made.programs, made.handler, made.sleep)
 
     async def reset(self, vm: Vm) -> None:
         how = self.resetting.pop(0) if self.resetting else ""
