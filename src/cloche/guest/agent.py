@@ -225,7 +225,7 @@ class Agent:
             job.group.limit(memory, pids)
             job.oom_kills = job.group.oom_kills()
         self._spare.remove(job)
-        job.name = name
+        self._maker.name(job, name, hostname)
         job.assigned = protocol.whole(header, "r")
         self._jobs[name] = job
         assign: protocol.Header = {"t": "assign", "hostname": hostname, "machine_id": self._machine_id}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import gc
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 for _name in ("ascii", "utf-8", "latin-1"):
     codecs.lookup(_name)
 
+
+LABEL = "job.json"
+"""The file in a root's folder that tells the host whose it is, where the host can look."""
 
 _PID = "init "
 _MAX_REPORT = 4096
@@ -79,7 +83,7 @@ class JobMaker:
         self._slots += 1
         slot = self._slots
         folder = f"{self._plan.folder}/{slot}"
-        os.makedirs(folder, mode=0o755)
+        os.makedirs(folder, mode=0o755, exist_ok=True)  # the host may have put a snapshot's files there
         group = JobGroup(f"job{slot}") if self._cgroups else None
         ours, theirs = socket.socketpair()
         problem, report = os.pipe()
@@ -99,6 +103,13 @@ class JobMaker:
             _abandon(job)
             raise JobError(f"a job root could not be made: {error}")
         return job
+
+    def name(self, job: Job, name: str, hostname: str) -> None:
+        """Give a root its name; where the host can look, its folder tells of it for as long as it is open."""
+        job.name = name
+        if self._plan.shared_kernel:
+            with open(f"{job.folder}/{LABEL}", "w", encoding="utf-8") as file:
+                json.dump({"name": name, "hostname": hostname}, file)
 
     def _become(  # noqa: PLR0917 - the descriptors and names one fork carries over
         self,
@@ -176,6 +187,8 @@ def bury(job: Job) -> None:
     """The job's init has been reaped: its control group and its disk space go, the latter in the background."""
     if job.group is not None:
         job.group.remove()
+    with contextlib.suppress(OSError):  # most have none
+        os.unlink(f"{job.folder}/{LABEL}")
     with contextlib.suppress(OSError):  # no process to be had: the space stays taken for the VM's life
         if os.fork() == 0:
             shutil.rmtree(job.folder, ignore_errors=True)

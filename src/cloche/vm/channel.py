@@ -211,9 +211,9 @@ class AgentClient:
             raise GuestError("the guest has not been adopted yet")
         return self._info
 
-    async def open_job(self, spec: JobRootSpec) -> RemoteRoot:
-        """See Guest."""
-        name = f"j{self._number()}"
+    async def open_job(self, spec: JobRootSpec, name: str | None = None) -> RemoteRoot:
+        """See Guest. ``name`` is what it was called in a guest that this one takes the place of."""
+        name = name or f"j{self._number()}"
         request: protocol.Header = {
             "t": "job.open", "job": name, "hostname": spec.hostname, "memory": spec.memory, "pids": spec.pids,
             "folders": list(spec.folders), "files": [[path, len(content)] for path, content in spec.files.items()],

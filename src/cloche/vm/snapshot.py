@@ -32,7 +32,8 @@ class VmSnapshot:
 
     ``size`` is bytes on disk that nothing else shares, ``paused`` the seconds that the VM stood still for it.
     ``number`` is the last one used on the guest's channel, ``machine_id`` the guest's; ``made_by`` says what can
-    resume it, in the provider's words; ``extra`` is the provider's own.
+    resume it, in the provider's words; ``extra`` is the provider's own. ``note`` is what the user should know that it
+    does not hold.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class VmSnapshot:
     size: int
     paused: float
     extra: Mapping[str, Any]
+    note: str = ""
 
     @property
     def boot_id(self) -> str:
@@ -109,4 +111,4 @@ def snapshots_of(provider: object) -> SnapshotProvider:
     if isinstance(provider, SnapshotProvider):
         return provider
     name = getattr(provider, "name", "this")
-    raise ProviderError(f"the {name} provider takes no snapshots", hint="--vm qemu does")
+    raise ProviderError(f"the {name} provider takes no snapshots", hint="--vm qemu, sandbox and fake do")

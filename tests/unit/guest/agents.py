@@ -58,12 +58,13 @@ class PlainMaker(JobMaker):
         self, folder: Path, serve: Callable[[socket.socket], NoReturn] = serve_plainly, limit: int = 1000
     ) -> None:
         self._folder = folder
+        self._plan = RootPlan(lower="/", folder=str(folder))
         self._serve = serve
         self._limit = limit
         self._slots = 0
 
     def look(self, inits: list[int]) -> dict[str, list[str]]:
-        return inspection.look(RootPlan(lower="/", folder=str(self._folder)), inits)
+        return inspection.look(self._plan, inits)
 
     def make(self) -> Job:
         if self._slots == self._limit:

@@ -141,7 +141,7 @@ class FakeProcess:
         self._result: ExitStatus | None = None
         self._oom_kills = root.oom_kills
         self._task = root.start(self._main, spec.tty)
-        self._ended = asyncio.create_task(self._supervise())
+        self.ended = asyncio.create_task(self._supervise())
 
     async def _main(self, task: FakeTask) -> int:
         spec = self._spec
@@ -203,21 +203,21 @@ class FakeProcess:
         """Give standard output and error as they come; GuestLost if the guest dies."""
         while chunk := await self._output.read():
             yield chunk
-        await asyncio.wait({self._ended})
-        if isinstance(lost := self._ended.result(), GuestError):
+        await asyncio.wait({self.ended})
+        if isinstance(lost := self.ended.result(), GuestError):
             raise lost
 
     async def wait(self) -> ExitStatus:
         """Wait for the end; GuestLost if the guest died before."""
-        await asyncio.wait({self._ended})
-        result = self._ended.result()
+        await asyncio.wait({self.ended})
+        result = self.ended.result()
         if isinstance(result, BaseException):
             raise result
         return result
 
     async def write(self, data: bytes) -> None:
         """Write to standard input; what an ended program does not read is dropped."""
-        if self._input is not None and not self._ended.done():
+        if self._input is not None and not self.ended.done():
             await self._input.write(data)
 
     async def close_stdin(self) -> None:

@@ -8,6 +8,7 @@ import posixpath
 import signal
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout, ProviderError
@@ -20,11 +21,13 @@ from cloche.vm.provider import MIB, Allocation, Vm, VmSpec, new_vm_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from cloche.vm.fake.process import Work
     from cloche.vm.fake.streams import Call
+    from cloche.vm.snapshot import VmSnapshot
 
     Handler = Callable[[ExecSpec, Call], Awaitable[int | ExitStatus | None]]
     ProgramFunction = Callable[[Call], Awaitable[int]]
@@ -64,7 +67,7 @@ class FakeRoot:
             self.write_files(spec.files)
         except OSError as error:
             raise GuestError(f"the job's root could not be made ready: {error}") from error
-        self._pids = itertools.count(2)  # 1 is the root's init
+        self.next_pid = 2  # 1 is the root's init
 
     @property
     def name(self) -> str:
@@ -78,7 +81,8 @@ class FakeRoot:
 
     def start(self, work: Work, terminal: TtySize | None = None) -> FakeTask:
         """Start a process."""
-        task = FakeTask(self, next(self._pids), work, terminal)
+        task = FakeTask(self, self.next_pid, work, terminal)
+        self.next_pid += 1
         self.tasks[task.pid] = task
         task.running.add_done_callback(lambda _: self.tasks.pop(task.pid))
         return task
@@ -114,7 +118,10 @@ class FakeRoot:
     async def exec(self, spec: ExecSpec) -> FakeProcess:
         """Start a program."""
         self._check()
-        return FakeProcess(self, spec)
+        process = FakeProcess(self, spec)
+        self.guest.under_way.add(process)
+        process.ended.add_done_callback(lambda _: self.guest.under_way.discard(process))
+        return process
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """Write whole files, making their folders. OSError when it cannot be done."""
@@ -176,6 +183,7 @@ class FakeGuest:
         self.loss: GuestError | None = None
         self._over = asyncio.Event()
         self.roots: set[FakeRoot] = set()
+        self.under_way: set[FakeProcess] = set()
 
     def check(self) -> None:
         """GuestLost or GuestTimeout where a real guest would not answer."""
@@ -195,6 +203,10 @@ class FakeGuest:
     async def open_job(self, spec: JobRootSpec) -> FakeRoot:
         """Make a job root."""
         self.check()
+        return self.open_root(spec)
+
+    def open_root(self, spec: JobRootSpec) -> FakeRoot:
+        """Make a job root, without a guest's waiting."""
         root = FakeRoot(self, spec)
         self.roots.add(root)
         return root
@@ -242,18 +254,16 @@ class FakeVm:
 
     provider = "fake"
 
-    def __init__(self, vm_id: str, make_guest: Callable[[str, int], FakeGuest]) -> None:
-        """``make_guest`` makes the guest of a VM id and a count of resets."""
+    def __init__(self, vm_id: str, spec: VmSpec, guest: FakeGuest) -> None:
         self.id = vm_id
+        self.spec = spec
         self.resets = 0
-        self._make_guest = make_guest
-        self.guest = make_guest(vm_id, 0)
+        self.guest = guest
 
-    async def reset(self) -> None:
+    async def replace(self, guest: FakeGuest, resets: int) -> None:
         """Another guest takes the place of this one."""
         await self.guest.close()
-        self.resets += 1
-        self.guest = self._make_guest(self.id, self.resets)
+        self.guest, self.resets = guest, resets
 
 
 class FakeProvider:
@@ -291,14 +301,14 @@ class FakeProvider:
         start = self._clock()
         if self._on_allocate is not None:
             await self._on_allocate(spec, next(self._numbers))
-        vm = FakeVm(self._new_id(), lambda vm_id, resets: self._guest(spec, vm_id, resets))
-        self._vms[vm.id] = vm
+        vm_id = self._new_id()
+        vm = self._vms[vm_id] = FakeVm(vm_id, spec, self._fresh_guest(vm_id, spec, 0))
         return Allocation(vm=vm, duration=self._clock() - start, source="booted")
 
     def _new_id(self) -> str:
         return new_vm_id()
 
-    def _guest(self, spec: VmSpec, vm_id: str, resets: int) -> FakeGuest:
+    def _fresh_guest(self, vm_id: str, spec: VmSpec, resets: int) -> FakeGuest:
         info = GuestInfo(
             boot_id=str(uuid.uuid5(_BOOT_IDS, f"{vm_id}/{resets}")),
             kernel=KERNEL,
@@ -307,14 +317,51 @@ class FakeProvider:
             memory=spec.memory,
             agent="fake",
         )
+        return self._guest(info, spec)
+
+    def _guest(self, info: GuestInfo, spec: VmSpec) -> FakeGuest:
         return FakeGuest(info, spec.disk, self._programs, self._handler, self._sleep)
+
+    def _ours(self, vm: Vm) -> FakeVm:
+        if vm.id not in self._vms:
+            raise ProviderError(f"the fake provider has no VM {vm.id}")
+        return self._vms[vm.id]
 
     async def reset(self, vm: Vm) -> None:
         """Replace a VM's guest by one that never ran anything."""
-        known = self._vms.get(vm.id)
-        if known is None:
-            raise ProviderError(f"the fake provider has no VM {vm.id}")
-        await known.reset()
+        known = self._ours(vm)
+        resets = known.resets + 1
+        await known.replace(self._fresh_guest(known.id, known.spec, resets), resets)
+
+    async def snapshot(self, vm: Vm, folder: Path, number: int | None = None) -> VmSnapshot:
+        """See SnapshotProvider: files, names and the boot id; no programs."""
+        from cloche.vm.fake.snapshot import take
+
+        return take(self._ours(vm), folder, number)
+
+    async def restore(self, vm: Vm, snapshot: VmSnapshot) -> None:
+        """See SnapshotProvider."""
+        known = self._ours(vm)
+        try:
+            guest = self._kept_guest(known.id, snapshot)
+        except ProviderError:
+            await self.release(vm)
+            raise
+        await known.replace(guest, known.resets)
+
+    async def resume(self, snapshot: VmSnapshot) -> Allocation:
+        """See SnapshotProvider."""
+        start = self._clock()
+        vm_id = self._new_id() if snapshot.vm_id in self._vms else snapshot.vm_id
+        vm = self._vms[vm_id] = FakeVm(vm_id, snapshot.spec, self._kept_guest(vm_id, snapshot))
+        return Allocation(vm=vm, duration=self._clock() - start, source="restored")
+
+    def _kept_guest(self, vm_id: str, snapshot: VmSnapshot) -> FakeGuest:
+        from cloche.vm.fake.snapshot import fill
+
+        guest = self._guest(replace(snapshot.info, hostname=vm_id), snapshot.spec)
+        fill(guest, snapshot)
+        return guest
 
     async def release(self, vm: Vm) -> None:
         """End a VM; again is fine."""
