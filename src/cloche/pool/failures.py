@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cloche.errors import ImageError, ProviderError
+from cloche.errors import ClocheError, ImageError, ProviderError
 
 if TYPE_CHECKING:
     from cloche.pool.events import Reason
@@ -38,3 +38,8 @@ def reason_of(error: BaseException) -> Reason:
         (ImageError, "image"),
     ]
     return next((word for kind, word in kinds if isinstance(error, kind)), "provider")
+
+
+def words(error: BaseException) -> str:
+    """What an error says, and of what kind it is where it is none of ours."""
+    return error.message if isinstance(error, ClocheError) else f"{type(error).__name__}: {error}"

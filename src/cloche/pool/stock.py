@@ -1,8 +1,8 @@
-"""The pool that has VMs ready: makes, hands out, resets, checks and replaces them, all in the background.
+"""The pool that has VMs ready: who gets which, and how many there are to be.
 
-Everything that changes who has which VM happens between two awaits, in one event loop: ``_balance`` looks at
+Everything that changes who has which VM happens between two awaits, in one event loop: ``look_again`` looks at
 what there is and at what is wanted, serves who waits in the order they came, and starts what is missing. What
-takes time (making, resetting, ending, minding) runs in tasks that end in another look.
+takes time (making, resetting, ending, minding) runs in the workshop's tasks, which end in another look.
 """
 
 from __future__ import annotations
@@ -13,39 +13,25 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from cloche.errors import ClocheError, GuestError, GuestLost, ProviderError, UsageError
-from cloche.pool.events import (
-    AllocationFailed,
-    MakingFailed,
-    VmEnded,
-    VmHandedOut,
-    VmMade,
-    VmReleased,
-    VmReset,
-)
-from cloche.pool.failures import closed, did_not_end, reason_of
-from cloche.pool.hygiene import Hygiene, UncleanError, warm_up
+from cloche.errors import GuestError, ProviderError, UsageError
+from cloche.pool.events import AllocationFailed, MakingFailed, VmHandedOut, VmReleased
+from cloche.pool.failures import closed, reason_of, words
 from cloche.pool.member import HeldVm, Member, State
 from cloche.pool.shelf import Shelf
 from cloche.pool.strategies import find_strategy
+from cloche.pool.workshop import Workshop
 from cloche.tasks import finish
 from cloche.vm.provider import Allocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from cloche.config import PoolSettings
-    from cloche.pool.events import PoolEvent, Why
+    from cloche.pool.events import PoolEvent
     from cloche.vm.provider import Source, Vm, VmProvider, VmSpec
 
-RESET_DEADLINE = 60.0
-"""Seconds a provider has to put a VM back to its template; 0.3 under emulation on an idle machine."""
-PING_DEADLINE = 15.0
-"""Seconds a waiting VM has to answer."""
 REFILL_DELAY = 0.5
 """Seconds after handing a VM out that its place stays empty: the caller's work goes first on a small machine."""
-SURPLUS_AFTER = 60.0
-"""Seconds that a VM more than wanted waits to be wanted."""
 ATTEMPTS = 2
 """VMs that may fail to be made while a caller waits, before it is told."""
 
@@ -78,13 +64,11 @@ class Stock:
         self._provider = provider
         self._settings = settings
         self._tell = tell
-        self._release_timeout = release_timeout
         self._make_strategy = find_strategy(settings.strategy)
-        self._hygiene = Hygiene()
+        self._workshop = Workshop(provider, settings, tell, release_timeout, self)
         self._shelves: dict[VmSpec, Shelf] = {}
         self._waiters: deque[_Waiter] = deque()
         self._watchers: set[asyncio.Future[None]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
 
@@ -98,11 +82,14 @@ class Stock:
     def _alive(self) -> int:
         return sum(shelf.alive for shelf in self._shelves.values())
 
+    def _members(self) -> list[Member]:
+        return [member for shelf in self._shelves.values() for member in shelf.members.values()]
+
     def keep(self, specs: Sequence[VmSpec]) -> None:
         """Have VMs of these shapes ready from now on."""
         for spec in specs:
             self._shelf(spec).kept = True
-        self._balance()
+        self.look_again()
 
     async def at_target(self) -> None:
         """Wait until as many VMs are ready as are wanted, or as ``max`` allows.
@@ -137,7 +124,7 @@ class Stock:
             async with asyncio.timeout(self._settings.allocation_timeout):
                 members = await waiter.future
                 for member in members:
-                    await self._leave_alone(member)
+                    await self._workshop.leave_alone(member)
         except BaseException as error:
             self._withdraw(waiter)
             took = time.perf_counter() - started
@@ -162,7 +149,7 @@ class Stock:
         for shelf in waiter.needs:
             shelf.asked_at = now
         self._waiters.append(waiter)
-        self._balance()
+        self.look_again()
         return waiter
 
     def _withdraw(self, waiter: _Waiter) -> None:
@@ -172,8 +159,8 @@ class Stock:
         future = waiter.future
         if future.done() and not future.cancelled() and future.exception() is None:
             for member in future.result():
-                self._offer(member)
-        self._balance()
+                self._workshop.offer(member)
+        self.look_again()
 
     def _nothing_free(self) -> ProviderError:
         waited, settings = f"{self._settings.allocation_timeout:g} s", self._settings
@@ -197,16 +184,15 @@ class Stock:
     def release(self, vm: Vm) -> bool:
         """Take a VM back, and recycle it in the background; false for one that is not out with this holder."""
         member = self._taken_back(vm)
-        if member is not None and not self._closing:  # else it is being ended
-            self._start(self._recycle(member))
+        if member is not None:
+            self._workshop.recycle(member)
         return member is not None
 
     async def retire(self, vm: Vm) -> bool:
         """Take a VM back and end it; false as ``release``. It has ended when this returns."""
         member = self._taken_back(vm)
         if member is not None and not self._closing:
-            member.state = State.ENDING
-            await finish(self._start(self._end(member, "released")))
+            await finish(self._workshop.retire(member, "released"))
         return member is not None
 
     def _taken_back(self, vm: Vm) -> Member | None:
@@ -240,8 +226,8 @@ class Stock:
             self._shelves[spec] = Shelf(spec, self._settings, self._make_strategy(), _now())
         return self._shelves[spec]
 
-    def _balance(self) -> None:
-        """Serve who waits, make what is missing, as far as ``max`` allows."""
+    def look_again(self) -> None:
+        """Look at what there is and what is wanted: serve who waits, make what is missing, as far as ``max`` allows."""
         if self._closing:
             return
         promised = self._serve()
@@ -279,10 +265,10 @@ class Stock:
         missing = [shelf for shelf, number in promised.items() for _ in range(number - shelf.coming)]
         room = self._settings.max - self._alive
         for shelf in missing[: max(room, 0)]:
-            self._start_making(shelf)
+            self._workshop.start_making(shelf)
         lacking = len(missing) - max(room, 0) - self.count(State.ENDING)
         for member in self._dispensable(promised)[: max(lacking, 0)]:
-            self._retire(member, "surplus")
+            self._workshop.retire(member, "surplus")
 
     def _dispensable(self, promised: Counter[Shelf]) -> list[Member]:
         """Ready VMs that nobody waits for, those first that have waited longest."""
@@ -301,7 +287,7 @@ class Stock:
                 later.append(shelf.not_before)
             elif short > 0:
                 for _ in range(short):
-                    self._start_making(shelf)
+                    self._workshop.start_making(shelf)
             elif not wanted and not shelf.kept and not shelf.alive:
                 del self._shelves[spec]
         self._look_again_at(min(later, default=None))
@@ -309,79 +295,15 @@ class Stock:
     def _look_again_at(self, moment: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if moment is None else asyncio.get_running_loop().call_at(moment, self._balance)
+        self._timer = None if moment is None else asyncio.get_running_loop().call_at(moment, self.look_again)
 
-    # --- what takes time
+    # --- what the workshop tells
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    def is_waited_for(self, shelf: Shelf) -> bool:
+        """Whether a caller waits for a VM of this shelf."""
+        return any(shelf in waiter.needs for waiter in self._waiters)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            _log.error("the pool made a mistake", exc_info=error)
-
-    def _start_making(self, shelf: Shelf) -> None:
-        shelf.starting += 1
-        self._start(self._make(shelf))
-
-    async def _make(self, shelf: Shelf) -> None:
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._settings.allocation_timeout):
-                allocation = await self._provider.allocate(shelf.spec)
-        except Exception as error:  # noqa: BLE001 - a provider of somebody else's may raise anything
-            shelf.starting -= 1
-            self._failed(shelf, error, time.perf_counter() - started)
-            return
-        took = time.perf_counter() - started
-        member = Member(allocation.vm, shelf, _now(), allocation.source, took)
-        shelf.starting -= 1
-        shelf.members[member.id] = member
-        self._tell(VmMade(member.id, self._provider.name, shelf.spec.image, allocation.source, took))
-        if await self._is_fit(member):
-            shelf.succeeded()
-            self._offer(member)
-            self._balance()
-
-    async def _recycle(self, member: Member) -> None:
-        """Put a used VM back to its template, or replace it."""
-        if why := self._worn(member):
-            self._retire(member, why)
-            return
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(RESET_DEADLINE):
-                await self._provider.reset(member.vm)
-        except Exception as error:  # noqa: BLE001 - a provider of somebody else's may raise anything
-            self._retire(member, "reset failed", _words(error))
-            return
-        member.resume_time = time.perf_counter() - started
-        self._tell(VmReset(member.id, self._provider.name, member.shelf.spec.image, member.resume_time))
-        if await self._is_fit(member):
-            self._offer(member)
-            self._balance()
-
-    async def _is_fit(self, member: Member) -> bool:
-        """Check a VM in which nothing has run, and warm it up unless somebody waits for it; else it is ended."""
-        started = time.perf_counter()
-        try:
-            found = await self._hygiene.check(member.vm, member.baseline)
-            member.baseline = member.baseline or found
-            if not any(member.shelf in waiter.needs for waiter in self._waiters):
-                member.exec_time = await warm_up(member.vm.guest)
-                await self._hygiene.settle(member.vm, found)
-        except GuestError as error:
-            self._retire(member, _why(error), error.message)
-            if member.state is State.MAKING or not member.uses:
-                self._failed(member.shelf, error, time.perf_counter() - started)
-            return False
-        return True
-
-    def _failed(self, shelf: Shelf, error: Exception, took: float) -> None:
+    def failed(self, shelf: Shelf, error: Exception, took: float) -> None:
         """A VM could not be made: whoever came first waits for one attempt more, refilling for a while."""
         pause = shelf.failed(_now())
         name, image = self._provider.name, shelf.spec.image
@@ -389,8 +311,8 @@ class Stock:
             error = self._nothing_free()
         elif isinstance(error, GuestError):
             error = ProviderError(f"the VM that was made is not fit: {error.message}", hint="cloche doctor")
-        _log.warning("no VM for the pool (next in %g s): %s", pause, _words(error))
-        self._tell(MakingFailed(name, image, _words(error), took))
+        _log.warning("no VM for the pool (next in %g s): %s", pause, words(error))
+        self._tell(MakingFailed(name, image, words(error), took))
         for waiter in self._waiters:
             if shelf in waiter.needs and not waiter.future.done():
                 waiter.failures += 1
@@ -400,82 +322,7 @@ class Stock:
         for watcher in self._watchers:
             if not watcher.done():
                 watcher.set_exception(error)
-        self._balance()
-
-    def _offer(self, member: Member) -> None:
-        """A VM is ready; from now on it is minded."""
-        if self._closing:
-            return
-        member.state = State.IDLE
-        member.idle_since = _now()
-        member.minder = self._start(self._mind(member))
-
-    async def _mind(self, member: Member) -> None:
-        why, detail = await self._trouble(member)
-        if member.state is State.IDLE:
-            self._retire(member, why, detail)
-            self._balance()
-
-    async def _trouble(self, member: Member) -> tuple[Why, str]:
-        """Wait until a VM that waits is of no more use."""
-        guest = member.vm.guest
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.health_interval):
-                    return "lost", (await guest.lost()).message
-            except TimeoutError:
-                pass
-            if why := self._worn(member):
-                return why, ""
-            if self._is_surplus(member):
-                return "surplus", ""
-            try:
-                async with asyncio.timeout(PING_DEADLINE):
-                    await guest.ping()
-            except (GuestError, TimeoutError) as error:
-                return "unhealthy", _words(error)
-
-    def _worn(self, member: Member) -> Why | None:
-        if _now() - member.made_at >= self._settings.max_age:
-            return "age"
-        return "uses" if member.uses >= self._settings.max_uses else None
-
-    def _is_surplus(self, member: Member) -> bool:
-        now, shelf = _now(), member.shelf
-        return now - member.idle_since >= SURPLUS_AFTER and shelf.count(State.IDLE) > shelf.wanted(now)
-
-    async def _leave_alone(self, member: Member) -> None:
-        """Have nothing of the pool's under way in a VM any more."""
-        if member.minder is not None:
-            member.minder.cancel()
-            await asyncio.wait({member.minder})
-            member.minder = None
-
-    def _retire(self, member: Member, why: Why, detail: str = "") -> None:
-        member.state = State.ENDING
-        if detail:
-            _log.warning("VM %s is replaced (%s): %s", member.id, why, detail)
-        self._start(self._end(member, why, detail))
-
-    async def _end(self, member: Member, why: Why, detail: str = "") -> None:
-        try:
-            await finish(self._give_back(member))
-        except Exception as error:  # noqa: BLE001 - a provider of somebody else's may raise anything
-            _log.warning("%s", _words(error))
-        finally:
-            self._gone(member, why, detail)
-            self._balance()
-
-    def _gone(self, member: Member, why: Why, detail: str = "") -> None:
-        if member.shelf.members.pop(member.id, None) is not None:
-            self._tell(VmEnded(member.id, self._provider.name, why, detail))
-
-    async def _give_back(self, member: Member) -> None:
-        try:
-            async with asyncio.timeout(self._release_timeout):
-                await self._provider.release(member.vm)
-        except TimeoutError as late:
-            raise did_not_end(member.vm, self._release_timeout) from late
+        self.look_again()
 
     async def close(self) -> None:
         """End every VM, whatever it is at, and tell whoever waits. Raises what ending one raises, once all have."""
@@ -488,28 +335,10 @@ class Stock:
             if not watcher.done():
                 watcher.set_exception(closed())
         self._waiters.clear()
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
-        members = [member for shelf in self._shelves.values() for member in shelf.members.values()]
-        results = await asyncio.gather(*map(self._give_back, members), return_exceptions=True)
-        for member in members:
-            self._gone(member, "closed")
-        self._shelves.clear()
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            raise failures[0]
-
-
-def _why(error: GuestError) -> Why:
-    if isinstance(error, UncleanError):
-        return "dirty"
-    return "lost" if isinstance(error, GuestLost) else "unhealthy"
-
-
-def _words(error: BaseException) -> str:
-    return error.message if isinstance(error, ClocheError) else f"{type(error).__name__}: {error}"
+        try:
+            await self._workshop.close(self._members)
+        finally:
+            self._shelves.clear()
 
 
 def _in_order(members: Sequence[Member], specs: Sequence[VmSpec]) -> list[Member]:
