@@ -81,6 +81,23 @@ class SessionCreated(Event):
 
 
 @record(kw_only=True)
+class RunRewound(Event):
+    """The run goes on from a cut of another one, ``of``: before step ``step`` of the job, its VM as it was then.
+
+    ``done`` maps jobs, or legs as ``job (leg)``, to how they had ended; nothing more is told of those. ``files`` counts
+    what the host had changed in the repository since and was sent to the VM.
+    """
+
+    type: ClassVar[str] = "run.rewound"
+    of: str
+    job: str
+    leg: str | None
+    step: int
+    done: Mapping[str, Conclusion]
+    files: int
+
+
+@record(kw_only=True)
 class SessionReleased(Event):
     """The session ended and its VM was given back."""
 
@@ -131,6 +148,16 @@ class StepStarted(StepEvent):
     type: ClassVar[str] = "step.started"
     id: str
     name: str
+
+
+@record(kw_only=True)
+class SnapshotTaken(StepEvent):
+    """The run was kept as it is just before the step: ``size`` bytes on disk. The VM stood still for ``paused_ms``."""
+
+    type: ClassVar[str] = "snapshot.taken"
+    size: int
+    paused_ms: float
+    duration_ms: int
 
 
 @record(kw_only=True)

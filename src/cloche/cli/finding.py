@@ -84,6 +84,11 @@ def _named(root: Path, path: Path, event: str | None, make_event: Callable[[str]
     return Found([workflow], info, note)
 
 
+def read_workflow(root: Path, path: str) -> Workflow:
+    """Read the one workflow at ``path``, relative to ``root``. UsageError, WorkflowError."""
+    return _read_all(root, [root / path])[0]
+
+
 def _path_of(root: Path, named: str) -> Path:
     """A workflow by its path, from here or from the repository, or by its file's name there."""
     candidates = [Path(named), root / named, root / FOLDER / named]

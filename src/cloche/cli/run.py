@@ -113,6 +113,12 @@ class _RunCommand(click.Command):
     help="The first job that fails cancels the others, or not.",
 )
 @click.option(
+    "--snapshot",
+    type=click.Choice(["never", "on-failure", "each-step"]),
+    help="Keep the run as it is before a step that fails, or before each, for `cloche rewind` (default: never). "
+    "What is kept holds whatever the VM's memory held, secrets too.",
+)
+@click.option(
     "--wait",
     metavar="[=DURATION]",
     help=f"Wait for a place among the sessions (for {WAIT} at most), if none is free.",
@@ -153,6 +159,7 @@ def run(
     time_limit: str | None,
     output_limit: str | None,
     stop_on_failure: bool | None,
+    snapshot: str | None,
     wait: str | None,
     include: tuple[str, ...],
     skip_unsupported: bool,
@@ -177,6 +184,7 @@ def run(
         "limits.time": time_limit,
         "limits.output": output_limit,
         "run.stop_on_failure": stop_on_failure,
+        "snapshots.mode": snapshot,
         "session.wait": wait,
     }
     options = RunOptions(

@@ -16,7 +16,7 @@ from cloche.cli.compose import borrows, open_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
 from cloche.cli.measuring import measured
-from cloche.config import DEFAULT_IMAGE, load_settings, sessions_dir, vms_dir
+from cloche.config import DEFAULT_IMAGE, load_settings, runs_dir, sessions_dir, vms_dir
 from cloche.errors import (
     EXIT_INTERRUPTED,
     EXIT_SUCCESS,
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from cloche.daemon.sessions import LentSessions
     from cloche.errors import Diagnostic
     from cloche.events import Subscriber
+    from cloche.execution.cuts import Mode, Rewind
     from cloche.metrics import Metrics
     from cloche.report import Reporter
     from cloche.report.factory import Output
+    from cloche.store.runs import RunStore
     from cloche.vm.provider import Network
     from cloche.workflow.model import Workflow
 
@@ -96,10 +98,10 @@ def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Mask
             output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
         ) as reporter,
     ):
-        _start_log(options, reporter)
+        start_log(reporter, quiet=options.quiet, verbose=options.verbose)
         if found.note:
             reporter.log(f"cloche: {found.note}")
-        return asyncio.run(_Runs(found, request, settings, reporter, masker, metrics=metrics).run())
+        return asyncio.run(Runs(found, request, settings, reporter, masker, metrics=metrics).run())
 
 
 def _with_jobs(found: Found, jobs: tuple[str, ...]) -> Found:
@@ -154,6 +156,7 @@ def _request(
         time_limit=settings.limits.time,
         output_limit=settings.limits.output,
         debug=_debug(options, secrets),
+        snapshots=cast("Mode", settings.snapshots.mode),
     )
 
 
@@ -182,9 +185,9 @@ class _LogHandler(logging.Handler):
         self._reporter.log(self.format(record))
 
 
-def _start_log(options: RunOptions, reporter: Reporter) -> None:
-    """The log is for operators: shown where standard error is kept (no terminal) or when asked for."""
-    shown = options.verbose or not (options.quiet or sys.stderr.isatty())
+def start_log(reporter: Reporter, *, quiet: bool, verbose: bool) -> None:
+    """Show Cloche's log: it is for operators: shown where standard error is kept (no terminal) or when asked for."""
+    shown = verbose or not (quiet or sys.stderr.isatty())
     _log.setLevel(logging.INFO if shown else logging.WARNING)
     handler = _LogHandler(reporter)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -192,7 +195,14 @@ def _start_log(options: RunOptions, reporter: Reporter) -> None:
     _log.propagate = False
 
 
-class _Runs:
+def open_store(settings: Settings) -> RunStore:
+    """Return where runs are kept that can go on."""
+    from cloche.store.runs import RunStore
+
+    return RunStore(runs_dir(), keep=settings.snapshots.keep_failed, size=settings.snapshots.size)
+
+
+class Runs:
     """The runs of one command, side by side within the session limit."""
 
     def __init__(
@@ -204,7 +214,9 @@ class _Runs:
         masker: Masker,
         *,
         metrics: Metrics | None = None,
+        rewind: Rewind | None = None,
     ) -> None:
+        self._rewind = rewind
         self._found = found
         self._request = request
         self._settings = settings
@@ -238,7 +250,7 @@ class _Runs:
             executor = self._executor(sessions)
             self._executors.append(executor)
             try:
-                result = await executor.execute_workflow(workflow, self._request)
+                result = await executor.execute_workflow(workflow, self._request, self._rewind)
             except ClocheError as error:
                 _mask(error, self._masker)
                 tell_error(error)
@@ -249,16 +261,20 @@ class _Runs:
         subscribers: list[Subscriber] = [self._reporter]
         if not isinstance(sessions, SessionManager):
             subscribers.append(sessions)  # the daemon counts runs too
+        store = open_store(self._settings) if self._request.snapshots != "never" else None
         if self._metrics is None:
-            return WorkflowExecutor(sessions, subscribers, notes=lambda: sessions.notes)
+            return WorkflowExecutor(sessions, subscribers, notes=lambda: sessions.notes, store=store)
         subscribers.append(self._metrics)
-        return WorkflowExecutor(self._metrics.measured(sessions), subscribers, notes=lambda: sessions.notes)
+        measured = self._metrics.measured(sessions)
+        return WorkflowExecutor(measured, subscribers, notes=lambda: sessions.notes, store=store)
 
     async def _clear_leftovers(self) -> None:
         remove_stale()
         left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
         if self._metrics:
             self._metrics.collected(left)
+        if self._request.snapshots != "never" or runs_dir().exists():
+            open_store(self._settings).expire()
         for vm in left.vms:
             _log.info("Cleared VM %s of a run that was killed", vm.vm_id)
 

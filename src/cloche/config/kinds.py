@@ -15,6 +15,7 @@ _NEVER = 1e9
 """Seconds, some thirty years: TOML has infinities too."""
 _MINUTE = 60.0
 NETWORKS = ("user", "none")
+SNAPSHOT_MODES = ("never", "on-failure", "each-step")
 _MAX_PORT = 65535
 
 
@@ -122,6 +123,7 @@ TEXT = Kind("a text", _text)
 STRATEGY = Kind('the name of a strategy, such as "first-available"', _name)
 PROVIDER = Kind('the name of a provider, such as "auto" or "qemu"', _name)
 NETWORK = _one_of(*NETWORKS)
+SNAPSHOTS = _one_of(*SNAPSHOT_MODES)
 ADDRESS = Kind('an address and a port, such as "127.0.0.1:9464"', _address)
 LABELS = Kind("a table of labels and image names, both texts", _labels)
 

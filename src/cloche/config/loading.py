@@ -24,7 +24,7 @@ _RUN = kinds("run")
 _REQUEST = {**kinds("limits"), "network": NETWORK, **_RUN}
 """What a repository may say under ``[run]``."""
 _COMMANDS = {"setup": "Set up", "cleanup": "Clean up"}
-_OPTIONS = {"limits.output": "--output-limit"}
+_OPTIONS = {"limits.output": "--output-limit", "snapshots.mode": "--snapshot"}
 _SHOWN = {"memory": format_size, "disk": format_size, "output": format_size, "time": format_duration}
 _Values = dict[tuple[str, str], object]
 

@@ -24,6 +24,11 @@ def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return _xdg(environ, "XDG_DATA_HOME", ".local/share")
 
 
+def runs_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Tell the folder of runs that can go on: beside the templates and images that their snapshots have links to."""
+    return data_dir(environ) / "runs"
+
+
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Tell the folder of what a run leaves: history, logs."""
     return _xdg(environ, "XDG_STATE_HOME", ".local/state")

@@ -19,6 +19,7 @@ from cloche.config.kinds import (
     NETWORK,
     PROVIDER,
     SIZE,
+    SNAPSHOTS,
     STRATEGY,
     TEXT,
     WHOLE,
@@ -142,6 +143,19 @@ class MetricsSettings:
 
 
 @record
+class SnapshotSettings:
+    """``[snapshots]``: before which steps runs are kept as they are.
+
+    ``never``, ``on-failure`` (before each step until it succeeds) or ``each-step``. A run that failed is kept for
+    ``keep_failed`` seconds; all of them take ``size`` bytes at most, the oldest going first.
+    """
+
+    mode: str = setting(SNAPSHOTS, "never")
+    keep_failed: float = setting(DURATION, 24 * 3600.0)
+    size: int = setting(SIZE, 16 * 1024 * MIB)
+
+
+@record
 class Settings:
     """Everything the operator configured, and what a repository asked as far as it is allowed.
 
@@ -156,6 +170,7 @@ class Settings:
     pool: PoolSettings = field(default_factory=PoolSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     setup: CommandSettings = field(default_factory=CommandSettings)
     cleanup: CommandSettings = field(default_factory=CommandSettings)
     runs_on: Mapping[str, str] = field(default_factory=dict)
@@ -220,6 +235,7 @@ SECTIONS: dict[str, Any] = {
     "pool": PoolSettings,
     "metrics": MetricsSettings,
     "run": RunSettings,
+    "snapshots": SnapshotSettings,
     "setup": CommandSettings,
     "cleanup": CommandSettings,
 }

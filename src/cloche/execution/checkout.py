@@ -61,8 +61,10 @@ class CheckoutSpec:
     include: tuple[str, ...] = ()
 
 
-async def stream(spec: CheckoutSpec) -> AsyncGenerator[bytes, None]:
+async def stream(spec: CheckoutSpec, sent: dict[str, str] | None = None) -> AsyncGenerator[bytes, None]:
     """Yield the tar stream, paths relative to the checkout's folder, in pieces of about PIECE bytes.
+
+    ``sent`` grows by each file of the working tree: its name and its mark (see ``Mark``).
 
     Raises CheckoutError when git fails or a file cannot be read. Use it within ``contextlib.aclosing``:
     temporary files live until the iterator is closed.
@@ -71,7 +73,7 @@ async def stream(spec: CheckoutSpec) -> AsyncGenerator[bytes, None]:
 
     remove_stale()
     with tempfile.TemporaryDirectory(prefix=_prefix()) as folder:
-        pieces = _pieces(await _plan(spec, Path(folder, "clone")))
+        pieces = _pieces(await _plan(spec, Path(folder, "clone")), sent)
         while piece := await asyncio.to_thread(next, pieces, b""):
             yield piece
 
@@ -99,6 +101,12 @@ def _start_time(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[19]
     except OSError:
         return ""
+
+
+async def _files(spec: CheckoutSpec) -> Iterable[_Entry]:
+    """Return what ``_plan`` does, less ``.git``."""
+    found = await _git(spec.root, "rev-parse", "--show-prefix", "HEAD", check=False)
+    return await _listed(spec) if found.stdout else _walk(spec.root)
 
 
 @record
@@ -206,11 +214,12 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _pieces(entries: Iterable[_Entry]) -> Iterator[bytes]:
-    """Yield the tar stream of ``entries``; never an empty piece."""
+def _pieces(entries: Iterable[_Entry], sent: dict[str, str] | None = None) -> Iterator[bytes]:
+    """Yield the tar stream of ``entries``; never an empty piece. ``sent`` grows as ``stream`` says."""
     buffer = bytearray()
     for entry in entries:
-        for part in _packed(entry):
+        own = sent is not None and not _is_git(entry.name)
+        for part in _marked(entry, sent) if sent is not None and own else _packed(entry):
             buffer += part
             if len(buffer) >= PIECE:
                 yield bytes(buffer)
@@ -218,14 +227,81 @@ def _pieces(entries: Iterable[_Entry]) -> Iterator[bytes]:
     yield bytes(buffer) + bytes(2 * _BLOCK)
 
 
-def _packed(entry: _Entry) -> Iterator[bytes]:
+def _is_git(name: str) -> bool:
+    return name == ".git" or name.startswith(".git/")
+
+
+class Mark:
+    """What tells whether a file is what it was: its kind, whether it is executable, its size, its content."""
+
+    def __init__(self) -> None:
+        import hashlib
+
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._kind = ""
+        self._size = 0
+
+    def begin_file(self, mode: int) -> None:
+        """Take a file's permissions."""
+        self._kind = "program" if mode & stat.S_IXUSR else "file"
+
+    def take(self, content: bytes) -> None:
+        """Take a piece of a file's content."""
+        self._hash.update(content)
+        self._size += len(content)
+
+    def take_link(self, target: str) -> None:
+        """Take a link."""
+        self._kind = "link"
+        self._hash.update(os.fsencode(target))
+
+    def __bool__(self) -> bool:
+        return bool(self._kind)
+
+    def __str__(self) -> str:
+        return f"{self._kind} {self._size} {self._hash.hexdigest()}"
+
+
+def _marked(entry: _Entry, sent: dict[str, str]) -> Iterator[bytes]:
+    """Pack an entry and note its mark; folders, and what went away, have none."""
+    mark = Mark()
+    yield from _packed(entry, mark)
+    if mark:
+        sent[entry.name] = str(mark)
+
+
+async def marks(spec: CheckoutSpec) -> dict[str, str]:
+    """Return what ``stream`` would note as sent. CheckoutError."""
+    found: dict[str, str] = {}
+
+    def look(entries: Iterable[_Entry]) -> None:
+        for entry in entries:
+            if not _is_git(entry.name):
+                for _ in _marked(entry, found):
+                    pass
+
+    await asyncio.to_thread(look, await _files(spec))
+    return found
+
+
+async def stream_of(root: Path, names: Iterable[str]) -> AsyncGenerator[bytes, None]:
+    """Yield a tar stream of these files below ``root``. CheckoutError for one that cannot be read."""
+    pieces = _pieces([_Entry(name, root / name) for name in names])
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
+
+
+def _packed(entry: _Entry, mark: Mark | None = None) -> Iterator[bytes]:
     """Yield one entry's header and content; what went away meanwhile, and what is no file, is left out."""
     try:
         mode = _mode(entry.path)
         if stat.S_ISREG(mode):
-            yield from _packed_file(entry)
+            yield from _packed_file(entry, mark)
         elif stat.S_ISLNK(mode):
-            yield _header(entry, os.lstat(entry.path), link=str(entry.path.readlink()))
+            target = str(entry.path.readlink())
+            if mark is not None:
+                mark.take_link(target)
+            yield _header(entry, os.lstat(entry.path), link=target)
         elif stat.S_ISDIR(mode):
             yield _header(entry, os.lstat(entry.path))
     except (FileNotFoundError, NotADirectoryError):
@@ -234,19 +310,26 @@ def _packed(entry: _Entry) -> Iterator[bytes]:
         raise CheckoutError(f"cannot read {entry.path}: {wrong.strerror}") from wrong
 
 
-def _packed_file(entry: _Entry) -> Iterator[bytes]:
+def _packed_file(entry: _Entry, mark: Mark | None) -> Iterator[bytes]:
     """Yield as many bytes as the header says, whatever happens to the file meanwhile."""
     descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
+        if mark is not None:
+            mark.begin_file(status.st_mode)
         yield _header(entry, status)
         left = status.st_size
         while left and (data := file.read(min(left, PIECE))):
             left -= len(data)
+            if mark is not None:
+                mark.take(data)
             yield data
         while left:
-            yield bytes(filler := min(left, PIECE))
-            left -= filler
+            filler = bytes(min(left, PIECE))
+            left -= len(filler)
+            if mark is not None:
+                mark.take(filler)
+            yield filler
         yield bytes(-status.st_size % _BLOCK)
 
 

@@ -44,7 +44,10 @@ async def run_checkout(scope: StepScope) -> StepResult:
     folder = _folder(scope, inputs.get("path", ""))
     status, why = await _make_folder(scope, folder, clean=_is_true(inputs.get("clean", ""), default=True))
     if why == "ended":
-        why = await _send(scope, folder, _spec(scope, inputs))
+        sent: dict[str, str] | None = None if scope.state.sent is None else {}
+        why = await _send(scope, folder, _spec(scope, inputs), sent)
+        if sent is not None and scope.state.sent is not None:
+            scope.state.sent[folder] = sent
     match why:
         case "timeout":
             scope.tell_timed_out()
@@ -97,11 +100,11 @@ async def _make_folder(scope: StepScope, folder: str, *, clean: bool) -> tuple[E
     return ended.status, ended.why
 
 
-async def _send(scope: StepScope, folder: str, spec: CheckoutSpec) -> Why:
+async def _send(scope: StepScope, folder: str, spec: CheckoutSpec, sent: dict[str, str] | None) -> Why:
     """Send the tree, unless the step's time is up or the job is cancelled meanwhile."""
 
     async def send() -> None:
-        async with contextlib.aclosing(stream(spec)) as pieces:
+        async with contextlib.aclosing(stream(spec, sent)) as pieces:
             await scope.root.put(folder, pieces)
 
     work = asyncio.create_task(send())

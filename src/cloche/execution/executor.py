@@ -19,12 +19,16 @@ from cloche.workflow.runson import Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from cloche.events import Conclusion, Subscriber
+    from cloche.execution.cuts import Rewind
     from cloche.execution.jobs import JobGraph
     from cloche.execution.request import RunRequest
     from cloche.execution.results import RunResult
     from cloche.session import Session
+    from cloche.store.runs import RunStore
+    from cloche.vm.snapshot import VmSnapshot
     from cloche.workflow.model import Workflow
 
 
@@ -51,12 +55,16 @@ class Sessions(Protocol):
     def touch(self, session: Session) -> None:
         """Note that the session is being used. SessionStateError when it has been released."""
 
+    async def snapshot(self, session: Session, folder: Path) -> VmSnapshot:
+        """Keep what the session's VM is now in ``folder``."""
+
 
 class WorkflowExecutor:
     """Carries out workflows, one at a time; runs that go on side by side have an executor each.
 
     ``subscribers`` get every event. ``notes`` gives lines that the user should see at the start of a run, such as
-    what the provider has to say. ``clock`` gives seconds since the epoch.
+    what the provider has to say. ``clock`` gives seconds since the epoch. ``store`` is where runs are kept that ask for
+    snapshots; without one there are none.
     """
 
     def __init__(
@@ -66,7 +74,9 @@ class WorkflowExecutor:
         *,
         notes: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
+        store: RunStore | None = None,
     ) -> None:
+        self._store = store
         self._sessions = sessions
         self._subscribers = tuple(subscribers)
         self._notes = notes
@@ -75,14 +85,18 @@ class WorkflowExecutor:
         self._running: asyncio.Task[Conclusion] | None = None
         self._aborted = False
 
-    async def execute_workflow(self, workflow: Workflow, request: RunRequest) -> RunResult:
+    async def execute_workflow(
+        self, workflow: Workflow, request: RunRequest, rewind: Rewind | None = None
+    ) -> RunResult:
         """Carry ``workflow`` out in a session of its own, which is released on every path.
+
+        With ``rewind`` it goes on from there: what that says has been carried out must be what ``workflow`` says.
 
         Raises WorkflowError and UsageError for what cannot be carried out, before anything is allocated;
         SessionLimitReached, ProviderError and ImageError when there is no VM to be had.
         """
-        run = self._prepare(workflow, request)
-        image = run.plan.image
+        run = self._prepare(workflow, request, rewind)
+        image = rewind.snapshot.spec.image if rewind else run.plan.image
         work = self._without_vm(run) if image is None else self._in_own_session(run, image)
         return await self._to_its_end(run, work)
 
@@ -119,8 +133,9 @@ class WorkflowExecutor:
             self._aborted = True
             self._running.cancel()
 
-    def _prepare(self, workflow: Workflow, request: RunRequest) -> Run:
-        return Run.of(workflow, request, Publisher(new_run_id(), Masker(), self._subscribers, self._clock))
+    def _prepare(self, workflow: Workflow, request: RunRequest, rewind: Rewind | None = None) -> Run:
+        publisher = Publisher(new_run_id(), Masker(), self._subscribers, self._clock)
+        return Run.of(workflow, request, publisher, rewind)
 
     async def _to_its_end(self, run: Run, work: Coroutine[None, None, Conclusion]) -> RunResult:
         started = time.monotonic()
@@ -149,8 +164,11 @@ class WorkflowExecutor:
 
     async def _in_own_session(self, run: Run, image: str) -> Conclusion:
         spec = replace(run.request.spec, image=image, cpus=run.plan.cpus, memory=run.plan.memory)
+        kept = run.rewind.snapshot if run.rewind else None
         name = run.publisher.masker.mask(run.workflow.display_name)  # other processes are told of it
-        session = await self._sessions.create_session(SessionContext(name, spec, run.tell_waiting))
+        session = await self._sessions.create_session(
+            SessionContext(name, kept.spec if kept else spec, run.tell_waiting, kept)
+        )
         try:
             return await self._in_session(run, session, owned=True)
         finally:
@@ -182,6 +200,19 @@ class WorkflowExecutor:
         return conclusion
 
     async def _run_jobs(self, run: Run, session: Session) -> Conclusion:
+        quiet = asyncio.Lock()
+        if self._store is None or run.request.snapshots == "never":
+            return await self._run_graph(run, session, quiet)
+        from cloche.execution.keeping import kept
+
+        async with kept(
+            self._store, run, lambda folder: self._sessions.snapshot(session, folder), quiet
+        ) as end:
+            conclusion = await self._run_graph(run, session, quiet)
+            end(conclusion)
+        return conclusion
+
+    async def _run_graph(self, run: Run, session: Session, quiet: asyncio.Lock) -> Conclusion:
         self._graph = graph = run.graph(session.vm.guest)
 
         def lose(why: str) -> None:
@@ -190,7 +221,7 @@ class WorkflowExecutor:
             run.publisher.notice("error", lost)
 
         session.on_loss = lose
-        health = asyncio.create_task(self._watch(session, graph, run.request.timing.health))
+        health = asyncio.create_task(self._watch(session, graph, run.request.timing.health, quiet))
         try:
             return await graph.run()
         finally:
@@ -198,12 +229,16 @@ class WorkflowExecutor:
             health.cancel()
             await asyncio.wait({health})
 
-    async def _watch(self, session: Session, graph: JobGraph, interval: float) -> None:
-        """Ask the guest for its health every ``interval`` seconds; tell the jobs when it has none."""
+    async def _watch(self, session: Session, graph: JobGraph, interval: float, quiet: asyncio.Lock) -> None:
+        """Ask the guest for its health every ``interval`` seconds; tell the jobs when it has none.
+
+        Who holds ``quiet`` is not disturbed.
+        """
         while True:
             await asyncio.sleep(interval)
             try:
-                await session.vm.guest.ping()
+                async with quiet:
+                    await session.vm.guest.ping()
                 self._sessions.touch(session)
             except GuestError as error:
                 graph.lose(error)

@@ -73,7 +73,8 @@ class JobState:
     ``env`` is the workflow's and the job's, and what steps wrote to GITHUB_ENV; ``path`` what they wrote to
     GITHUB_PATH, the latest last. ``status`` is the job's so far. ``untouched``: no program has run in the job
     yet. ``unprepared``: a set-up script did not succeed, so that no step may run. ``checkouts`` holds the folders that
-    were checked out. ``lost`` is set when the guest is gone.
+    were checked out, ``sent`` for each of those what was sent there (file names and marks); ``None`` where nobody will
+    ask. ``lost`` is set when the guest is gone.
     """
 
     env: dict[str, str] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class JobState:
     unprepared: bool = False
     bash_is_missing: bool = False
     checkouts: set[str] = field(default_factory=set)
+    sent: dict[str, dict[str, str]] | None = None
     lost: GuestError | None = None
     left: int = MAX_VALUES
 

@@ -53,7 +53,12 @@ class JobGraph:
         self._jobs = jobs
         self._chosen = chosen
         self._timing = timing
-        self._places = asyncio.Semaphore(max(run.guest.info.cpus, 1) if run.guest else 1)
+        one = run.guest is None or run.checkpoints is not None
+        self._places = asyncio.Semaphore(1 if one or run.guest is None else max(run.guest.info.cpus, 1))
+        self._place = run.resume.place if run.resume else None
+        self._resumed = asyncio.Event()
+        if self._place is None:
+            self._resumed.set()
         self._ended = {job: asyncio.Event() for job in jobs}
         self._needs: dict[str, NeedResult] = {}
         self._active: dict[JobControl, Job] = {}
@@ -64,6 +69,12 @@ class JobGraph:
         self._expiry: asyncio.TimerHandle | None = None
         self._run.output.stop = self.stop
         self.results: list[JobResult] = []
+        self.done: list[JobResult] = []
+
+    @property
+    def finished(self) -> list[str]:
+        """The jobs of which nothing is left to run."""
+        return list(self._needs)
 
     async def run(self) -> Conclusion:
         """Run all jobs to their ends and return what they come to together."""
@@ -122,35 +133,62 @@ class JobGraph:
     async def _job(self, job: Job) -> None:
         for need in job.needs:
             await self._ended[need].wait()
-        results = await self._results_of(job)
+        results = self._recorded(job) or await self._results_of(job)
+        if self._place and self._place.job == job.id:
+            self._resumed.set()
         self.results += results
         outputs = {name: value for result in results for name, value in result.outputs.items()}
         self._needs[job.id] = NeedResult(combined([_counted(result) for result in results]), outputs)
         self._ended[job.id].set()
 
+    def _recorded(self, job: Job) -> list[JobResult]:
+        """Return how a job ended before the cut that the run goes on from; empty for any other."""
+        resume = self._run.resume
+        if resume is None or job.id not in resume.finished:
+            return []
+        results = [result for result in resume.results if result.job == job.id]
+        self.done += results
+        return results
+
     async def _results_of(self, job: Job) -> list[JobResult]:
         try:
-            if not self._is_wanted(job):
-                return [self._not_run(job, "cancelled" if self._cancelled else "skipped")]
+            begun = self._place is not None and self._place.job == job.id
+            if not begun and not self._is_wanted(job):
+                return self._not_run(job, "cancelled" if self._cancelled else "skipped")
             legs, places, fail_fast = self._legs(job)
         except (ExpressionError, MatrixError) as error:
             self._run.publisher.notice("error", f"Job '{job.id}': {error}")
-            return [self._not_run(job, "failure")]
+            return self._not_run(job, "failure")
         if not legs:
-            return [self._not_run(job, "skipped")]
-        results: list[JobResult] = []
+            return self._not_run(job, "skipped")
+        results = self._recorded_legs(legs)
 
         async def carry_out(leg: Leg) -> None:
+            if leg.resume is None:
+                await self._resumed.wait()
             async with places, self._places:
+                self._resumed.set()
                 result = await leg.carry_out()
             del self._active[leg.control]
             results.append(result)
+            self.done.append(result)
             if fail_fast and _counted(result) == "failure":
                 for sibling in legs:
                     sibling.control.cancel()
             self._stop_on_failure(result)
 
-        await _together(map(carry_out, legs))
+        await _together(carry_out(leg) for leg in legs if leg.control in self._active)
+        return results
+
+    def _recorded_legs(self, legs: Sequence[Leg]) -> list[JobResult]:
+        """Return how legs ended before the cut that the run goes on from; they are not active any more."""
+        results = []
+        resume = self._run.resume
+        for leg in legs if resume else ():
+            if resume and (result := resume.result(leg.job.id, leg.publisher.leg)) is not None:
+                del self._active[leg.control]
+                results.append(result)
+        self.done += results
         return results
 
     def _stop_on_failure(self, result: JobResult) -> None:
@@ -218,10 +256,11 @@ class JobGraph:
         root_name = job.id if leg is None else f"{job.id}.{to_string(strategy['job-index'])}"
         return Leg(self._run, job, own, control, publisher, root_name)
 
-    def _not_run(self, job: Job, conclusion: Conclusion) -> JobResult:
+    def _not_run(self, job: Job, conclusion: Conclusion) -> list[JobResult]:
         name = job_name(job, self._contexts(job), None)
         JobPublisher(self._run.publisher, job.id, None, name).finished(conclusion, {}, 0.0)
-        return JobResult(job.id, None, name, conclusion)
+        self.done.append(JobResult(job.id, None, name, conclusion))
+        return self.done[-1:]
 
 
 def job_name(job: Job, contexts: Mapping[str, Value], leg: matrix.Leg | None) -> str:

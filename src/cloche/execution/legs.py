@@ -10,9 +10,10 @@ import json
 import posixpath
 import time
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cloche.errors import GuestError
+from cloche.events import RunRewound
 from cloche.execution.contexts import EVENT_PATH, RUNNER_NAME, TEMP, env_context, workspace
 from cloche.execution.job_state import JobSetup, JobState
 from cloche.execution.planned import all_steps
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
     from cloche.execution.control import JobControl
     from cloche.execution.gitstate import EventInfo
     from cloche.execution.output_limit import OutputLimit
+    from cloche.execution.planned import Planned
     from cloche.execution.publisher import JobPublisher, Publisher
+    from cloche.execution.resume import Resume
+    from cloche.execution.steps import StepCuts
     from cloche.expressions import Value
-    from cloche.vm.guest import Guest
+    from cloche.vm.guest import Guest, JobRoot
     from cloche.workflow.model import Job, RunDefaults
     from cloche.workflow.nodes import Node, Scalar
     from cloche.workflow.runson import Size
@@ -47,6 +51,11 @@ DEFAULT_MINUTES = 360.0
 
 _OVERDUE = (
     f"The job running on runner {RUNNER_NAME} has exceeded the maximum execution time of {{0}} minutes."
+)
+
+_CONFLICT = (
+    "'{}' was changed both by an earlier step and in the repository: the step's is left there "
+    "(--ours takes the repository's, --theirs the step's without this warning)"
 )
 
 
@@ -81,13 +90,23 @@ class RunSetup:
     time_limit: float | None = None
     include: tuple[str, ...] = ()
     debug: bool = False
+    checkpoints: Checkpoints | None = None
+    resume: Resume | None = None
+
+
+class Checkpoints(Protocol):
+    """Makes the cuts of a run."""
+
+    def of(self, leg: Leg) -> StepCuts:
+        """Return what makes them in a leg."""
 
 
 @record(frozen=False)
 class Leg:
     """A leg about to run. ``contexts`` are its ``needs``, ``strategy`` and ``matrix``.
 
-    ``root_name`` is what its root in the guest is called: letters, digits and ``_-.`` only.
+    ``root_name`` is what its root in the guest is to be called (letters, digits and ``_-.`` only), ``guest_name`` what
+    the guest calls it. ``began`` is when it began, by the monotonic clock.
     """
 
     run: RunSetup
@@ -98,6 +117,14 @@ class Leg:
     root_name: str
     state: JobState = field(default_factory=JobState)
     continue_on_error: bool = False
+    began: float = 0.0
+    guest_name: str = ""
+
+    @property
+    def resume(self) -> Resume | None:
+        """What the leg itself goes on from: its steps up to there have run."""
+        resume = self.run.resume
+        return resume if resume and resume.place.is_of(self.job.id, self.publisher.leg) else None
 
     async def carry_out(self) -> JobResult:
         """Run the leg to its end and tell of it. A subscriber's exceptions and cancellation pass through."""
@@ -147,26 +174,25 @@ class Leg:
             raise GuestError("the run has no VM, since none of its jobs seemed to need one")
         if self.control.lost:
             raise self.control.lost
+        resume = self.resume
+        self.state = self._first_state()
         setup = self._setup()
         planned = all_steps(self.job.steps, self.run.setups, self.run.cleanups)
         limit = self.job.timeout_minutes
         minutes = number(limit, self._scope()) if limit else DEFAULT_MINUTES
         event = json.dumps(self.run.event.payload).encode()
-        small = len(event) <= MAX_FIRST_FILES
-        spec = JobRootSpec(
-            name=self.root_name,
-            folders=(workspace(self.run.event.repository), TEMP),
-            files={EVENT_PATH: event} if small else {},
-        )
-        async with await self.run.guest.open_job(spec) as root:
-            if not small:
+        async with await self._root(self.run.guest, event) as root:
+            if resume is not None:
+                await self._catch_up(root, resume)
+            elif len(event) > MAX_FIRST_FILES:
                 await root.put(posixpath.dirname(EVENT_PATH), _archive(posixpath.basename(EVENT_PATH), event))
             self.publisher.started(len(planned))
+            self.guest_name = root.name
+            self.began = time.monotonic() - (resume.elapsed if resume else 0.0)
             if minutes > 0:
-                self.control.cancel_after(minutes * 60, _OVERDUE.format(to_string(minutes)))
-            await StepLoop(
-                root, planned, setup, self.state, control=self.control, publisher=self.publisher
-            ).run()
+                left = self.began + minutes * 60 - time.monotonic()
+                self.control.cancel_after(max(left, 0.0), _OVERDUE.format(to_string(minutes)))
+            await self._loop(root, planned, setup).run()
         if self.state.lost:
             return "failure", {}
         try:
@@ -174,6 +200,59 @@ class Leg:
         except ExpressionError as error:
             self._say("error", f"Fail to evaluate job outputs: {error}")
             return "cancelled" if self.state.status == "cancelled" else "failure", {}
+
+    def _first_state(self) -> JobState:
+        if self.resume is not None:
+            return self.resume.make_state()
+        return JobState(sent={} if self.run.checkpoints else None)
+
+    def _loop(self, root: JobRoot, planned: Sequence[Planned], setup: JobSetup) -> StepLoop:
+        return StepLoop(
+            root,
+            planned,
+            setup,
+            self.state,
+            control=self.control,
+            publisher=self.publisher,
+            cut=self.run.checkpoints.of(self) if self.run.checkpoints else None,
+            first=self.resume.place.step if self.resume else 1,
+        )
+
+    async def _root(self, guest: Guest, event: bytes) -> JobRoot:
+        """Return the leg's root in the guest: a new one, or the one that it had at the cut."""
+        if self.resume is not None:
+            return guest.reopen_job(self.resume.place.root)
+        spec = JobRootSpec(
+            name=self.root_name,
+            folders=(workspace(self.run.event.repository), TEMP),
+            files={EVENT_PATH: event} if len(event) <= MAX_FIRST_FILES else {},
+        )
+        return await guest.open_job(spec)
+
+    async def _catch_up(self, root: JobRoot, resume: Resume) -> None:
+        """Give the workspace what the host has changed since, and tell what the leg goes on from."""
+        from cloche.execution.workspace import catch_up
+
+        caught_up = await catch_up(root, self.run.root, self.run.include, self.state.sent or {}, resume.side)
+        for name in caught_up.conflicts:
+            self._say("warning", _CONFLICT.format(name))
+        done = {
+            f"{result.job} ({result.leg})" if result.leg else result.job: result.conclusion
+            for result in resume.results
+        }
+        place, publisher = resume.place, self.run.publisher
+        publisher.publish(
+            RunRewound(
+                run_id=publisher.run_id,
+                at=publisher.clock(),
+                of=resume.of,
+                job=place.job,
+                leg=place.leg,
+                step=place.step,
+                done=done,
+                files=caught_up.changed,
+            )
+        )
 
     def _scope(self) -> Scope:
         """Return what the job's own settings see: everything but what steps do."""
@@ -184,7 +263,7 @@ class Leg:
     def _setup(self) -> JobSetup:
         scope = self._scope()
         for node in (self.run.env, self.job.env):
-            if node is not None:
+            if node is not None and self.resume is None:  # else it is in the state
                 self.state.env |= text_mapping(node, scope)
         with_env = Scope({**scope.contexts, "env": env_context(self.state.env)})
         ours, theirs = self.job.defaults, self.run.defaults

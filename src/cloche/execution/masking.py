@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ahocorasick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 MASK = "***"
 MAX_GUEST_PATTERNS = 2 * 1024 * 1024
@@ -86,6 +86,19 @@ class Masker:
         self._known |= fresh
         self._fresh |= fresh
         self.longest = max(self.longest, max(map(len, fresh), default=0))
+
+    def saved(self) -> dict[str, Any]:
+        """Return all that it looks for, for ``load`` of another one."""
+        return {"known": sorted(self._known), "budget": self._budget, "full": self.full}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Look for what another one looked for, too."""
+        fresh = set(saved["known"]) - self._known
+        self._known |= fresh
+        self._fresh |= fresh
+        self._budget = min(self._budget, saved["budget"])
+        self.longest = max(self.longest, max(map(len, fresh), default=0))
+        self.full = self.full or saved["full"]
 
     def mask(self, text: str) -> str:
         """``text`` with every secret replaced; overlapping and adjoining ones become one ``***``."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloche.config import Command
+    from cloche.execution.cuts import Mode
 
 _DEFAULTS = Settings()
 
@@ -37,7 +38,8 @@ class RunRequest:
     ``setups`` run before a job's first step, ``cleanups`` after its last one. With ``stop_on_failure`` the first job
     that fails cancels the others. ``step_timeout`` (seconds) is for steps without a limit of their own; ``time_limit``
     (seconds) and ``output_limit`` (bytes) are the whole run's; ``None`` is no limit. ``debug`` is
-    ``ACTIONS_STEP_DEBUG``.
+    ``ACTIONS_STEP_DEBUG``. ``snapshots`` says before which steps the run is kept as it is; jobs run one after the other
+    then.
     """
 
     root: Path
@@ -61,6 +63,7 @@ class RunRequest:
     time_limit: float | None = None
     output_limit: int | None = None
     debug: bool = False
+    snapshots: Mode = "never"
     run_number: int = 1
     run_attempt: int = 1
     timing: Timing = field(default_factory=Timing)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cloche.events import Conclusion
+    from cloche.execution.cuts import Rewind
     from cloche.execution.gitstate import EventInfo
+    from cloche.execution.legs import Checkpoints
     from cloche.execution.plan import Plan
     from cloche.execution.publisher import Publisher
     from cloche.execution.request import RunRequest
@@ -43,7 +45,10 @@ def new_run_id() -> str:
 
 @record(frozen=False)
 class Run:
-    """A workflow about to be carried out. ``contexts`` are those known before any job."""
+    """A workflow about to be carried out. ``contexts`` are those known before any job.
+
+    ``rewind`` is what the run goes on from, ``origin`` the id of the first of the runs that go on from each other.
+    """
 
     workflow: Workflow
     request: RunRequest
@@ -55,13 +60,21 @@ class Run:
     remarks: tuple[str, ...] = ()
     session: Session | None = None
     jobs: JobGraph | None = None
+    rewind: Rewind | None = None
+    origin: str = ""
+    checkpoints: Checkpoints | None = None
 
     @classmethod
-    def of(cls, workflow: Workflow, request: RunRequest, publisher: Publisher) -> Run:
+    def of(
+        cls, workflow: Workflow, request: RunRequest, publisher: Publisher, rewind: Rewind | None = None
+    ) -> Run:
         """Settle what the run will be. WorkflowError or UsageError for what cannot be one."""
         for value in request.secrets.values():
             publisher.masker.add(value)
-        number = int(publisher.run_id.rpartition("-")[2], 16)
+        if rewind is not None:
+            publisher.masker.load(rewind.checkpoint.masks)
+        origin = rewind.checkpoint.origin if rewind else publisher.run_id
+        number = int(origin.rpartition("-")[2], 16)
         numbers = RunNumbers(number, request.run_number, request.run_attempt)
         token = request.secrets.get("GITHUB_TOKEN", "")
         inputs = dispatch_inputs(workflow, request.event.name, request.inputs)
@@ -74,7 +87,19 @@ class Run:
         plan = make_plan(workflow, request, contexts)
         name, wrong = _run_name(workflow, contexts)
         name = publisher.masker.mask(name)[:_MAX_NAME]  # else a piece of a secret could be left at the cut
-        return cls(workflow, request, publisher, event, contexts, plan, name, (*plan.remarks, *wrong))
+        remarks = (*plan.remarks, *wrong)
+        return cls(
+            workflow,
+            request,
+            publisher,
+            event,
+            contexts,
+            plan,
+            name,
+            remarks=remarks,
+            rewind=rewind,
+            origin=origin,
+        )
 
     @property
     def debug(self) -> bool:
@@ -110,6 +135,8 @@ class Run:
             time_limit=request.time_limit,
             include=request.include,
             debug=self.debug,
+            checkpoints=self.checkpoints,
+            resume=self.rewind.checkpoint.resume(self.rewind.side) if self.rewind else None,
         )
         self.jobs = JobGraph(setup, self.plan.jobs, request.matrix, request.timing)
         return self.jobs

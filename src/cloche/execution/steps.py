@@ -10,7 +10,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cloche.errors import GuestError, GuestLost, GuestTimeout
 from cloche.execution.evaluation import Evaluator
@@ -40,8 +40,21 @@ _NO_CONTINUE = (
 )
 
 
+class StepCuts(Protocol):
+    """Keeps the run as it is before a step, while no step is under way."""
+
+    async def before(self, step: Step, name: str) -> None:
+        """Keep it, unless that is not wanted."""
+
+    def after(self, *, failed: bool) -> None:
+        """Hear how that step ended."""
+
+
 class StepLoop:
-    """Carries out what is planned of one job in ``root``, changing ``state``."""
+    """Carries out what is planned of one job in ``root``, changing ``state``.
+
+    ``first`` is the number of the step to begin with: those before have run.
+    """
 
     def __init__(
         self,
@@ -52,6 +65,8 @@ class StepLoop:
         *,
         control: JobControl,
         publisher: JobPublisher,
+        cut: StepCuts | None = None,
+        first: int = 1,
     ) -> None:
         self._root = root
         self._planned = planned
@@ -59,12 +74,14 @@ class StepLoop:
         self._state = state
         self._control = control
         self._publisher = publisher
+        self._cut = cut
+        self._first = first
         self._evaluator = Evaluator(root, setup.workspace)
         self._actions = _action_names(planned)
 
     async def run(self) -> None:
         """Run all steps whose conditions hold, whatever becomes of them; ``state`` tells how it went."""
-        for planned in self._planned:
+        for planned in self._planned[self._first - 1 :]:
             if self._control.cancelled:
                 self._state.status = "cancelled"
             await self._run(self._scope(planned))
@@ -100,6 +117,8 @@ class StepLoop:
             scope.publisher.annotate("error", f"The step cannot go on: {error.message}")
             result = _FAILED
         finally:
+            if self._cut is not None:
+                self._cut.after(failed=result.conclusion in ("failure", "cancelled"))
             scope.publisher.finished(scope.name, self._setup.vm_id, result, time.monotonic() - started)
         self._state.remember(scope.step.id, result.outputs, result.outcome, result.conclusion)
         if scope.kind == "setup" and result.conclusion != "success":
@@ -116,10 +135,10 @@ class StepLoop:
             if not await scope.is_wanted():
                 return _SKIPPED
         except ExpressionError as error:
-            self._start(scope)
+            await self._start(scope)
             scope.publisher.annotate("error", str(error))
             return _FAILED
-        self._start(scope)
+        await self._start(scope)
         scope.minutes = await self._minutes(scope)
         try:
             result = await _carry_out(scope)
@@ -128,7 +147,9 @@ class StepLoop:
             result = _FAILED
         return await self._forgiven(scope, result)
 
-    def _start(self, scope: StepScope) -> None:
+    async def _start(self, scope: StepScope) -> None:
+        if self._cut is not None and not self._control.cancelled:
+            await self._cut.before(scope.step, scope.name)
         scope.publisher.started(scope.name)
         steps = len(self._planned)
         self._publisher.run.log(f"Executing step {scope.step.index}/{steps}: {scope.name}")

@@ -9,8 +9,11 @@ from cloche.errors import SessionLimitReached
 from cloche.session.events import Created, Failed, Refused, Released
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloche.session import Session, SessionContext, SessionState
     from cloche.session.events import SessionObserver
+    from cloche.vm.snapshot import VmSnapshot
 
 
 class Sessions(Protocol):
@@ -27,6 +30,9 @@ class Sessions(Protocol):
 
     def touch(self, session: Session) -> None:
         """Note that the session is in use."""
+
+    async def snapshot(self, session: Session, folder: Path) -> VmSnapshot:
+        """Keep what the session's VM is now."""
 
 
 class MeasuredSessions:
@@ -84,3 +90,7 @@ class MeasuredSessions:
     def touch(self, session: Session) -> None:
         """See SessionManager."""
         self._sessions.touch(session)
+
+    async def snapshot(self, session: Session, folder: Path) -> VmSnapshot:
+        """See SessionManager."""
+        return await self._sessions.snapshot(session, folder)

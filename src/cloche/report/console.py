@@ -20,6 +20,7 @@ from cloche.events import (
     JobStarted,
     Notice,
     RunFinished,
+    RunRewound,
     RunStarted,
     SessionCreated,
     SessionWaiting,
@@ -203,6 +204,8 @@ class ConsoleReporter:
             case SessionCreated():
                 facts = wording.guest_facts(event, brief=True)
                 self._facts([run.workflow, *facts] if self._several() else facts, columns)
+            case RunRewound():
+                self._line((wording.rewound(event), "dim"))
             case Notice() if self._summary.is_news(event) and (event.level != "debug" or self._debug):
                 whose = f"{run.workflow}: " if self._several() else ""
                 message = whose + visible(event.message)

@@ -11,6 +11,7 @@ from cloche.events import (
     JobStarted,
     Notice,
     RunFinished,
+    RunRewound,
     RunStarted,
     SessionCreated,
     SessionWaiting,
@@ -71,6 +72,8 @@ class Plain:
                 self._out.write(f"{self._workflow(run)}{wording.waiting(event)}\n")
             case SessionCreated():
                 self._out.write(f"{self._workflow(run)}{' · '.join(wording.guest_facts(event))}\n")
+            case RunRewound():
+                self._out.write(f"{self._workflow(run)}{wording.rewound(event)}\n")
             case Notice() if self._summary.is_news(event) and (event.level != "debug" or self._debug):
                 self._out.write(indented(f"{event.level}: {visible(event.message)}", self._workflow(run)))
             case RunFinished():

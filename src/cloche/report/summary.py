@@ -16,6 +16,7 @@ from cloche.events import (
     JobStarted,
     Notice,
     RunFinished,
+    RunRewound,
     RunStarted,
     SessionCreated,
     SessionReleased,
@@ -104,7 +105,10 @@ class StepState:
 
 @record(frozen=False)
 class JobState:
-    """A job, or one leg of it, as far as it has come; ``accompanied`` if another ran at its side."""
+    """A job, or one leg of it, as far as it has come; ``accompanied`` if another ran at its side.
+
+    ``earlier`` if it ended in the run that this one goes on from.
+    """
 
     job: str
     leg: str | None
@@ -114,6 +118,7 @@ class JobState:
     conclusion: Conclusion | None = None
     duration_ms: int = 0
     accompanied: bool = False
+    earlier: bool = False
     steps: dict[int, StepState] = field(default_factory=dict)
 
     @property
@@ -236,10 +241,22 @@ def _take_run(run: RunState, event: Event) -> None:
             run.waiting = event
         case SessionCreated():
             run.session, run.waiting = event, None
+        case RunRewound():
+            _take_rewind(run, event)
         case SessionReleased():
             run.released = True
         case RunFinished():
             run.conclusion, run.duration_ms = event.conclusion, event.duration_ms
+
+
+def _take_rewind(run: RunState, event: RunRewound) -> None:
+    """Note what had ended before, of which no more is told. Job ids have no blanks."""
+    for place, conclusion in event.done.items():
+        job, _, leg = place.partition(" (")
+        state = run.job(
+            JobEvent(run_id=event.run_id, at=event.at, job=job, leg=leg.removesuffix(")") or None)
+        )
+        state.conclusion, state.earlier = conclusion, True
 
 
 def _take_job(job: JobState, event: JobEvent) -> None:

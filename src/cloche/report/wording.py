@@ -10,7 +10,7 @@ from cloche.report.summary import MAX_MESSAGE
 from cloche.report.text import counted, duration, one_line, visible
 
 if TYPE_CHECKING:
-    from cloche.events import Annotation, Conclusion, SessionCreated, SessionWaiting
+    from cloche.events import Annotation, Conclusion, RunRewound, SessionCreated, SessionWaiting
     from cloche.report.summary import JobState, RunState, StepState
 
 STOPPED = "■"
@@ -70,6 +70,13 @@ def waiting(event: SessionWaiting) -> str:
     return f"waiting for a place: {place} ({sessions} at most on this machine)"
 
 
+def rewound(event: RunRewound) -> str:
+    """Say what a run goes on from."""
+    job = f"{event.job} ({event.leg})" if event.leg else event.job
+    files = f", with {counted(event.files, 'changed file')}" if event.files else ""
+    return f"going on from {one_line(event.of)}, before step {event.step} of job {one_line(job)}{files}"
+
+
 def ending(run: RunState) -> str:
     """Say the verdict on a run in one line."""
     took = f" after {duration(run.duration_ms)}" if run.conclusion else ""
@@ -95,6 +102,8 @@ def job_remark(job: JobState) -> str:
     """Say about a job's end what its mark does not."""
     if job.conclusion is None:
         return "unfinished" if job.started_at else "not started"
+    if job.earlier:
+        return f"{job.conclusion} before" if job.conclusion in {"skipped", "cancelled"} else "before"
     return job.conclusion if job.conclusion in {"skipped", "cancelled"} else ""
 
 

@@ -23,6 +23,7 @@ TYPES = {
     "str | None": "string or null",
     "int | None": "integer or null",
     "Mapping[str, str]": "object of strings",
+    "Mapping[str, Conclusion]": "object of conclusions",
     "Mapping[str, float]": "object of numbers",
     "Conclusion": "conclusion",
     "Quota": "quota",
