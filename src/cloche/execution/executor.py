@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cloche.execution.jobs import JobGraph
     from cloche.execution.request import RunRequest
     from cloche.execution.results import RunResult
+    from cloche.execution.visits import Visits
     from cloche.session import Session
     from cloche.store.runs import RunStore
     from cloche.vm.snapshot import VmSnapshot
@@ -64,7 +65,7 @@ class WorkflowExecutor:
 
     ``subscribers`` get every event. ``notes`` gives lines that the user should see at the start of a run, such as
     what the provider has to say. ``clock`` gives seconds since the epoch. ``store`` is where runs are kept that ask for
-    snapshots; without one there are none.
+    snapshots; without one there are none. ``visits`` lets people into the run.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class WorkflowExecutor:
         notes: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
         store: RunStore | None = None,
+        visits: Visits | None = None,
     ) -> None:
         self._store = store
+        self._visits = visits
         self._sessions = sessions
         self._subscribers = tuple(subscribers)
         self._notes = notes
@@ -175,6 +178,10 @@ class WorkflowExecutor:
             await finish(self._release(run, session))
 
     async def _release(self, run: Run, session: Session) -> None:
+        if self._visits and await self._visits.keep(
+            session, lambda told: run.publisher.notice("notice", told)
+        ):
+            return
         try:
             await self._sessions.release_session(session)
         except ClocheError as wrong:
@@ -213,6 +220,7 @@ class WorkflowExecutor:
         return conclusion
 
     async def _run_graph(self, run: Run, session: Session, quiet: asyncio.Lock) -> Conclusion:
+        run.visits = self._visits
         self._graph = graph = run.graph(session.vm.guest)
 
         def lose(why: str) -> None:

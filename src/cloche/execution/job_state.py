@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloche.execution.line_commands import Assign
     from cloche.execution.masking import Masker
     from cloche.execution.output_limit import OutputLimit
+    from cloche.execution.visits import Visits
     from cloche.expressions import Value
     from cloche.workflow.model import Job
 
@@ -34,7 +35,7 @@ class JobSetup:
     ``working_directory`` are ``defaults.run``, evaluated. ``environment`` is what programs find before the
     workflow's own ``env``. ``root`` is the repository on the host, for ``actions/checkout``, ``include`` the
     ignored files to send along. ``step_timeout`` (seconds) is for steps without a limit of their own, ``output`` bounds
-    what they write, ``memory`` (bytes) is the VM's. ``debug`` is ``ACTIONS_STEP_DEBUG``.
+    what they write, ``memory`` (bytes) is the VM's. ``debug`` is ``ACTIONS_STEP_DEBUG``. ``visits`` lets people in.
     """
 
     job: Job
@@ -52,6 +53,7 @@ class JobSetup:
     output: OutputLimit | None = None
     memory: int = 0
     debug: bool = False
+    visits: Visits | None = None
 
     @property
     def github(self) -> dict[str, Value]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cloche.execution.publisher import JobPublisher, Publisher
     from cloche.execution.resume import Resume
     from cloche.execution.steps import StepCuts
+    from cloche.execution.visits import Visits
     from cloche.expressions import Value
     from cloche.vm.guest import Guest, JobRoot
     from cloche.workflow.model import Job, RunDefaults
@@ -92,6 +93,7 @@ class RunSetup:
     debug: bool = False
     checkpoints: Checkpoints | None = None
     resume: Resume | None = None
+    visits: Visits | None = None
 
 
 class Checkpoints(Protocol):
@@ -181,7 +183,8 @@ class Leg:
         limit = self.job.timeout_minutes
         minutes = number(limit, self._scope()) if limit else DEFAULT_MINUTES
         event = json.dumps(self.run.event.payload).encode()
-        async with await self._root(self.run.guest, event) as root:
+        root = await self._root(self.run.guest, event)
+        async with root if self.run.visits is None else self.run.visits.root(root):
             if resume is not None:
                 await self._catch_up(root, resume)
             elif len(event) > MAX_FIRST_FILES:
@@ -283,6 +286,7 @@ class Leg:
             output=self.run.output,
             memory=self.run.guest.info.memory if self.run.guest else 0,
             debug=self.run.debug,
+            visits=self.run.visits,
         )
 
     def _outputs(self, setup: JobSetup) -> dict[str, str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cloche.execution.plan import Plan
     from cloche.execution.publisher import Publisher
     from cloche.execution.request import RunRequest
+    from cloche.execution.visits import Visits
     from cloche.expressions import Value
     from cloche.session import Session, Waiting
     from cloche.vm.guest import Guest
@@ -63,6 +64,7 @@ class Run:
     rewind: Rewind | None = None
     origin: str = ""
     checkpoints: Checkpoints | None = None
+    visits: Visits | None = None
 
     @classmethod
     def of(
@@ -136,6 +138,7 @@ class Run:
             include=request.include,
             debug=self.debug,
             checkpoints=self.checkpoints,
+            visits=self.visits,
             resume=self.rewind.checkpoint.resume(self.rewind.side) if self.rewind else None,
         )
         self.jobs = JobGraph(setup, self.plan.jobs, request.matrix, request.timing)

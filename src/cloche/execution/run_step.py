@@ -115,6 +115,7 @@ def _is_true(text: str | None) -> bool:
 
 async def run_program(scope: StepScope, spec: ExecSpec, output: StepOutputReader) -> Ended:
     """Run a program to its end, or until the step's time is up or the job is cancelled."""
+    scope.program = spec
     process = await scope.root.exec(spec)
     scope.state.untouched = False
     ended = asyncio.create_task(_drain(process, output))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloche.execution.planned import Kind
     from cloche.execution.publisher import StepPublisher
     from cloche.expressions import Scope, Value
-    from cloche.vm.guest import JobRoot
+    from cloche.vm.guest import ExecSpec, JobRoot
     from cloche.workflow.model import Step
     from cloche.workflow.nodes import Scalar
 
@@ -36,7 +36,7 @@ class StepScope:
     """A step in its job.
 
     ``kind`` is what it is for. ``env`` is the step's own, evaluated; ``action`` is ``github.action``; ``extra``
-    adds to the ``github`` context; ``minutes`` is the step's time limit.
+    adds to the ``github`` context; ``minutes`` is the step's time limit, ``program`` what was started last.
     """
 
     step: Step
@@ -52,6 +52,7 @@ class StepScope:
     env: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Value] = field(default_factory=dict)
     minutes: float | None = None
+    program: ExecSpec | None = None
 
     @property
     def seconds(self) -> float | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cloche.execution.job_state import JobSetup, JobState
     from cloche.execution.planned import Planned
     from cloche.execution.publisher import JobPublisher
+    from cloche.execution.visits import Visits
     from cloche.vm.guest import JobRoot
     from cloche.workflow.model import Step
 
@@ -81,10 +82,14 @@ class StepLoop:
 
     async def run(self) -> None:
         """Run all steps whose conditions hold, whatever becomes of them; ``state`` tells how it went."""
-        for planned in self._planned[self._first - 1 :]:
-            if self._control.cancelled:
-                self._state.status = "cancelled"
-            await self._run(self._scope(planned))
+        try:
+            for planned in self._planned[self._first - 1 :]:
+                if self._control.cancelled:
+                    self._state.status = "cancelled"
+                await self._run(self._scope(planned))
+        finally:
+            if self._setup.visits:
+                self._setup.visits.left(self._root)
         if self._control.cancelled:
             self._state.status = "cancelled"
 
@@ -120,9 +125,18 @@ class StepLoop:
             if self._cut is not None:
                 self._cut.after(failed=result.conclusion in ("failure", "cancelled"))
             scope.publisher.finished(scope.name, self._setup.vm_id, result, time.monotonic() - started)
+        sound = self._state.status == "success"
         self._state.remember(scope.step.id, result.outputs, result.outcome, result.conclusion)
         if scope.kind == "setup" and result.conclusion != "success":
             self._state.unprepared = True
+        if sound and self._state.status == "failure" and not self._state.lost and self._setup.visits:
+            await self._ask_in(self._setup.visits, scope)
+
+    async def _ask_in(self, visits: Visits, scope: StepScope) -> None:
+        try:
+            await visits.failed(scope)
+        except GuestError as caught:
+            self._state.lost = self._control.lost or caught
 
     async def _result(self, scope: StepScope) -> StepResult:
         if self._state.lost:
@@ -140,6 +154,8 @@ class StepLoop:
             return _FAILED
         await self._start(scope)
         scope.minutes = await self._minutes(scope)
+        if self._setup.visits:
+            self._setup.visits.at(scope)
         try:
             result = await _carry_out(scope)
         except (StepError, ExpressionError) as error:
