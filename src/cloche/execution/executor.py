@@ -12,6 +12,7 @@ from cloche.errors import ClocheError, GuestError, GuestLost
 from cloche.execution.masking import Masker
 from cloche.execution.publisher import Publisher
 from cloche.execution.run import Run, new_run_id
+from cloche.execution.visits import Visits
 from cloche.session import SessionContext, SessionState, SessionStateError
 from cloche.session.model import NEXT_STATES
 from cloche.tasks import finish
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cloche.execution.jobs import JobGraph
     from cloche.execution.request import RunRequest
     from cloche.execution.results import RunResult
-    from cloche.execution.visits import Visits
     from cloche.session import Session
     from cloche.store.runs import RunStore
     from cloche.vm.snapshot import VmSnapshot
@@ -60,6 +60,13 @@ class Sessions(Protocol):
         """Keep what the session's VM is now in ``folder``."""
 
 
+class Porter(Visits, Protocol):
+    """Lets people into a run, and into what is left of it."""
+
+    async def keep(self, session: Session, tell: Callable[[str], None]) -> bool:
+        """Take the run's session over at its end, to release it later; false when it is to be released now."""
+
+
 class WorkflowExecutor:
     """Carries out workflows, one at a time; runs that go on side by side have an executor each.
 
@@ -76,7 +83,7 @@ class WorkflowExecutor:
         notes: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
         store: RunStore | None = None,
-        visits: Visits | None = None,
+        visits: Porter | None = None,
     ) -> None:
         self._store = store
         self._visits = visits

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cloche.execution.step_scope import StepScope
-    from cloche.session import Session
     from cloche.vm.guest import ExecSpec, JobRoot
 
 
@@ -26,9 +23,6 @@ class Visits(Protocol):
 
     async def failed(self, scope: StepScope) -> None:
         """Have the job wait after the first step that failed in it. GuestError when the guest is gone."""
-
-    async def keep(self, session: Session, tell: Callable[[str], None]) -> bool:
-        """Take the run's session over at its end, to release it later; false when it is to be released now."""
 
 
 def program(scope: StepScope) -> ExecSpec:
