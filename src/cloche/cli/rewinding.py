@@ -48,10 +48,10 @@ def rewind_run(options: RewindOptions) -> int:
     store.expire()
     run = store.find(options.run)
     with store.held(run):  # for as long as a VM may have files of the cut
-        return _go_on(options, run, _cut(run, options.to))
+        return go_on(options, run, choose_cut(run, options.to))
 
 
-def _cut(run: KeptRun, wanted: str | None) -> Cut:
+def choose_cut(run: KeptRun, wanted: str | None) -> Cut:
     """Return the cut to go on from: by default, before the step that failed first. UsageError."""
     if wanted is None:
         return run.failed_cut
@@ -70,19 +70,20 @@ def _cut(run: KeptRun, wanted: str | None) -> Cut:
     return found[-1]
 
 
-def _go_on(options: RewindOptions, run: KeptRun, cut: Cut) -> int:
+def go_on(options: RewindOptions, run: KeptRun, cut: Cut, workflow: Workflow | None = None) -> int:
+    """Go on with a run from a cut, as its workflow says now or as ``workflow`` does; the exit code. ClocheError."""
     root = Path(run.facts.root)
     if not root.is_dir():
         raise UsageError(f"the repository of {run.facts.run_id} is gone: there is no {root}")
     checkpoint = Checkpoint.from_json(cut.checkpoint())
-    workflow = read_workflow(root, checkpoint.path)
-    _check_unchanged(run, checkpoint, workflow)
+    workflow = workflow or read_workflow(root, checkpoint.path)
+    check_unchanged(run, checkpoint, workflow)
     snapshot = VmSnapshot.load(cut.folder)
     settings = load_settings(flags={"vm.provider": snapshot.provider}, repository=root)
     return _run(options, settings, workflow, Rewind(checkpoint, snapshot, options.side))
 
 
-def _check_unchanged(run: KeptRun, checkpoint: Checkpoint, workflow: Workflow) -> None:
+def check_unchanged(run: KeptRun, checkpoint: Checkpoint, workflow: Workflow) -> None:
     """Refuse what was carried out otherwise than the workflow says now, and tell what can be had. UsageError."""
     change = first_change(checkpoint.before, workflow)
     if change is None:

@@ -16,6 +16,7 @@ class LazyGroup(click.Group):
     commands_by_name: ClassVar[dict[str, tuple[str, str]]] = {
         "run": ("cloche.cli.run:run", "Run workflows in a VM of their own."),
         "rewind": ("cloche.cli.rewind:rewind", "Go on with a run from before the step that failed."),
+        "fork": ("cloche.cli.fork:fork", "Try other ways of carrying out the step that failed."),
         "runs": ("cloche.cli.runs:runs", "List the runs that can go on."),
         "image": ("cloche.cli.image:image", "Build, import and look at images."),
         "up": ("cloche.cli.up:up", "Start the daemon: VMs ready before anyone asks."),
