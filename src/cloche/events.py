@@ -98,6 +98,21 @@ class RunRewound(Event):
 
 
 @record(kw_only=True)
+class RunKept(Event):
+    """The run did not end well, and can go on from before step ``step`` of the job, ``until`` that time.
+
+    ``size`` is the bytes that all its cuts take.
+    """
+
+    type: ClassVar[str] = "run.kept"
+    job: str
+    leg: str | None
+    step: int
+    size: int
+    until: float
+
+
+@record(kw_only=True)
 class SessionReleased(Event):
     """The session ended and its VM was given back."""
 

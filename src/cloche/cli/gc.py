@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @click.command("gc")
 def gc() -> None:
-    """Clear what killed runs left, images that nothing names, and templates not used for two weeks.
+    """Clear what killed runs left, runs kept long enough, images that nothing names, templates not used for two weeks.
 
     Runs that are alive are not disturbed. Every `cloche run` does the first part by itself.
     """
-    from cloche.config import data_dir, sessions_dir, vms_dir
+    from cloche.cli.running import open_store
+    from cloche.config import data_dir, load_settings, sessions_dir, vms_dir
     from cloche.execution.checkout import remove_stale
     from cloche.image.store import ImageStore
     from cloche.session import SessionRegistry
@@ -29,9 +30,10 @@ def gc() -> None:
     remove_stale()
     left = asyncio.run(collect_leftovers(SessionRegistry(sessions_dir()), vms_dir()))
     store = ImageStore(data_dir())
+    expired = open_store(load_settings()).expire()
     removed = [*store.gc()]
     removed += collect_templates(data_dir() / "templates", {image.digest for image in store.images()})
-    lines = [*_told(left), *(f"removed {path}" for path in removed)]
+    lines = [*_told(left), *expired, *(f"removed {path}" for path in removed)]
     click.echo("\n".join(lines) or "nothing to clear")
     problems = [vm for vm in left.vms if vm.problem]
     for vm in problems:

@@ -231,6 +231,8 @@ class Runs:
         self._catch_signals()
         if not borrows():  # else the daemon has cleared them
             await self._clear_leftovers()
+        if runs_dir().exists():
+            await asyncio.to_thread(open_store(self._settings).expire)
         async with open_sessions(self._settings, self._note) as sessions:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
             tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]
@@ -273,8 +275,6 @@ class Runs:
         left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
         if self._metrics:
             self._metrics.collected(left)
-        if self._request.snapshots != "never" or runs_dir().exists():
-            open_store(self._settings).expire()
         for vm in left.vms:
             _log.info("Cleared VM %s of a run that was killed", vm.vm_id)
 

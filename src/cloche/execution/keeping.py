@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from cloche.events import RunKept
 from cloche.execution.cuts import Cuts
 from cloche.execution.leg_cuts import RunCuts
 from cloche.store.runs import RunFacts
@@ -45,7 +46,7 @@ async def kept(
     try:
         yield end
     finally:
-        _close(run, writer, conclusion)
+        _close(store, run, writer, conclusion)
 
 
 def _facts(run: Run) -> RunFacts:
@@ -59,12 +60,22 @@ def _facts(run: Run) -> RunFacts:
     )
 
 
-def _close(run: Run, writer: RunWriter, conclusion: Conclusion) -> None:
+def _close(store: RunStore, run: Run, writer: RunWriter, conclusion: Conclusion) -> None:
     try:
         stays = writer.close(conclusion, keep=conclusion not in ("success", "skipped"))
     except OSError as wrong:
         run.publisher.notice("warning", f"What was kept of this run may be lost: {wrong}")
         return
-    if stays:
-        told = f"The run can go on from before the step: cloche rewind {run.publisher.run_id}"
-        run.publisher.notice("notice", told)
+    if stays is not None:
+        facts = stays.failed_cut.facts
+        run.publisher.publish(
+            RunKept(
+                run_id=run.publisher.run_id,
+                at=run.publisher.clock(),
+                job=facts.job,
+                leg=facts.leg,
+                step=facts.step,
+                size=stays.size,
+                until=store.until(stays),
+            )
+        )

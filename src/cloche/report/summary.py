@@ -16,6 +16,7 @@ from cloche.events import (
     JobStarted,
     Notice,
     RunFinished,
+    RunKept,
     RunRewound,
     RunStarted,
     SessionCreated,
@@ -146,6 +147,7 @@ class RunState:
     waiting: SessionWaiting | None = None
     session: SessionCreated | None = None
     released: bool = False
+    kept: RunKept | None = None
     notices: list[Notice] = field(default_factory=list)
     annotations: dict[tuple[object, ...], tuple[Annotation, int]] = field(default_factory=dict)
     dropped_annotations: int = 0
@@ -243,6 +245,8 @@ def _take_run(run: RunState, event: Event) -> None:
             run.session, run.waiting = event, None
         case RunRewound():
             _take_rewind(run, event)
+        case RunKept():
+            run.kept = event
         case SessionReleased():
             run.released = True
         case RunFinished():

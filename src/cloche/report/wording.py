@@ -10,7 +10,7 @@ from cloche.report.summary import MAX_MESSAGE
 from cloche.report.text import counted, duration, one_line, visible
 
 if TYPE_CHECKING:
-    from cloche.events import Annotation, Conclusion, RunRewound, SessionCreated, SessionWaiting
+    from cloche.events import Annotation, Conclusion, RunKept, RunRewound, SessionCreated, SessionWaiting
     from cloche.report.summary import JobState, RunState, StepState
 
 STOPPED = "■"
@@ -72,9 +72,13 @@ def waiting(event: SessionWaiting) -> str:
 
 def rewound(event: RunRewound) -> str:
     """Say what a run goes on from."""
-    job = f"{event.job} ({event.leg})" if event.leg else event.job
     files = f", with {counted(event.files, 'changed file')}" if event.files else ""
-    return f"going on from {one_line(event.of)}, before step {event.step} of job {one_line(job)}{files}"
+    return f"going on from {one_line(event.of)}, before {_place(event)}{files}"
+
+
+def _place(event: RunRewound | RunKept) -> str:
+    job = f"{event.job} ({event.leg})" if event.leg else event.job
+    return f"step {event.step} of job {one_line(job)}"
 
 
 def ending(run: RunState) -> str:
@@ -213,6 +217,9 @@ def next_step(run: RunState) -> str | None:
     for _, step in failed:
         if step.exit_code in _EXIT_HINTS:
             return f"{step.name}: {_EXIT_HINTS[step.exit_code]}"
+    if run.kept is not None:
+        place = _place(run.kept)
+        return f"mend it and go on from before {place}: cloche rewind {one_line(run.run_id)}"
     jobs = [job for job, _ in failed] or [job for job in run.ordered() if job.conclusion == "failure"]
     if not jobs or not run.path:
         return None

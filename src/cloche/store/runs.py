@@ -301,16 +301,16 @@ class RunWriter:
         """Remove a cut."""
         _discard(cut.folder)
 
-    def close(self, conclusion: str, *, keep: bool) -> bool:
-        """End the run; without ``keep``, or without cuts, nothing of it stays. Returns whether it does. OSError."""
+    def close(self, conclusion: str, *, keep: bool) -> KeptRun | None:
+        """End the run; without ``keep``, or without cuts, nothing of it stays. Returns what does. OSError."""
         try:
             run = _load(self.folder)
             if keep and run is not None and run.cuts:
                 self._update(ended=self._store._clock(), conclusion=conclusion)  # noqa: SLF001 - its writer
                 shutil.rmtree(self.folder / _NEW, ignore_errors=True)
-                return True
+                return KeptRun(self._facts, run.cuts, live=False)
             self._store._remove(self.folder)  # noqa: SLF001 - its writer
-            return False
+            return None
         finally:
             self._lock.close()
 

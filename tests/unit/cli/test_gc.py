@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import stat
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from cloche.cli.gc import gc
-from cloche.config import sessions_dir, vms_dir
+from cloche.config import runs_dir, sessions_dir, vms_dir
+from cloche.store.runs import CutFacts, RunFacts, RunStore
 from cloche.vm.leases import Lease
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+DAY = 24 * 3600
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +64,20 @@ def test_the_folders_are_private() -> None:
     CliRunner().invoke(gc)
     for folder in (sessions_dir(), sessions_dir().parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_run_that_was_kept_long_enough_goes() -> None:
+    for name, began in (("run-old", 1.0), ("run-new", time.time())):
+        writer = RunStore(runs_dir(), keep=DAY, size=DAY, clock=lambda began=began: began).begin(
+            RunFacts(name, "CI", "ci.yml", "/", began)
+        )
+        facts = CutFacts(0, began, "job", None, "job", 1, "", "")
+
+        async def take(folder: Path, facts: CutFacts = facts) -> CutFacts:
+            folder.mkdir()
+            return facts
+
+        asyncio.run(writer.cut(facts, {}, take))
+        writer.close("failure", keep=True)
+    assert CliRunner().invoke(gc).output == "removed run run-old\n"
+    assert [path.name for path in runs_dir().iterdir()] == ["run-new"]

@@ -111,4 +111,4 @@ def test_a_line_that_is_no_event_is_told_with_its_place(line: str) -> None:
 
 def test_the_event_types_are_all_there_once() -> None:
     names = [kind.type for kind in event_types()]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 18
