@@ -250,7 +250,7 @@ class RunStore:
     def _folders(self, *, hidden: bool = False) -> list[Path]:
         try:
             found = sorted(self.folder.iterdir())
-        except FileNotFoundError:
+        except OSError:  # there is none, or none that can be read: then there are no runs
             return []
         return [path for path in found if path.is_dir() and (hidden or not path.name.startswith("."))]
 

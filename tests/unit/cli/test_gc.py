@@ -68,9 +68,8 @@ def test_the_folders_are_private() -> None:
 
 def test_a_run_that_was_kept_long_enough_goes() -> None:
     for name, began in (("run-old", 1.0), ("run-new", time.time())):
-        writer = RunStore(runs_dir(), keep=DAY, size=DAY, clock=lambda began=began: began).begin(
-            RunFacts(name, "CI", "ci.yml", "/", began)
-        )
+        store = RunStore(runs_dir(), keep=DAY, size=DAY, clock=[began].pop)
+        writer = store.begin(RunFacts(name, "CI", "ci.yml", "/", began))
         facts = CutFacts(0, began, "job", None, "job", 1, "", "")
 
         async def take(folder: Path, facts: CutFacts = facts) -> CutFacts:
