@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ _FAILED = "failed "
 _LOG_SIZE = 4 * 1024 * 1024
 _LOGS = 3
 _COLLECT_INTERVAL = 60.0
+_GARBAGE = (700, 10, 10)
+"""When Python searches for garbage, as it does by itself: other commands end before it would be worth it."""
 
 
 @click.command("up")
@@ -89,6 +92,7 @@ def _start(provider: str | None) -> int:
 def _be_daemon(settings: Settings, ready_fd: int | None) -> int:
     told = os.fdopen(ready_fd, "w", encoding="utf-8", buffering=1) if ready_fd is not None else None
     _start_log(detached=told is not None)
+    gc.set_threshold(*_GARBAGE)
     try:
         return asyncio.run(_serve(settings, told))
     except ClocheError as error:
