@@ -90,7 +90,7 @@ class Cuts:
             at=checkpoint.at,
             job=place.job,
             leg=place.leg,
-            job_name=place.job_name,
+            job_name=self._publisher.masker.mask(place.job_name),
             step=place.step,
             step_id=place.step_id,
             step_name=place.step_name,

@@ -40,10 +40,12 @@ MAX_MESSAGE = 4096
 _IDENTIFIERS = frozenset(
     {
         "conclusion",
+        "done",
         "id",
         "job",
         "leg",
         "level",
+        "of",
         "outcome",
         "provider",
         "run_id",

@@ -102,11 +102,6 @@ class Cut:
         """Read what the executor wrote. ProviderError when it cannot be read."""
         return _read(self.folder / CHECKPOINT)
 
-    @property
-    def version(self) -> int:
-        """The version of Cloche's files that it is written in."""
-        return self.facts.version
-
 
 @record
 class KeptRun:
@@ -157,7 +152,8 @@ class RunStore:
             raise BlockingIOError(f"{made} was cleared away as it was made")
         try:
             _write(made / _RUN, dataclasses.asdict(facts))
-            return RunWriter(made.rename(self.folder / facts.run_id), facts, lock, self)
+            taken = sum(run.size for run in self.runs())
+            return RunWriter(made.rename(self.folder / facts.run_id), facts, lock, self, taken)
         except BaseException:
             lock.close()
             shutil.rmtree(made, ignore_errors=True)
@@ -223,16 +219,19 @@ class RunStore:
                     continue
                 for name in (_NEW, _GONE):
                     shutil.rmtree(folder / name, ignore_errors=True)
-                if run is None or not run.cuts or now > self.until(run):
+                if self._is_over(folder, run, now):
                     told += [f"removed run {run.facts.run_id}"] if run and run.cuts else []
                     self._remove(folder)
-        return [*told, *self.shrink()]
+        return [*told, *self.shrink()[1]]
 
-    def shrink(self, own: RunWriter | None = None) -> list[str]:
-        """Remove the oldest cuts while all take more than ``size``; of ``own`` run all but the last may go."""
+    def shrink(self, own: RunWriter | None = None) -> tuple[int, list[str]]:
+        """Remove the oldest cuts while all take more than ``size``; of ``own`` run all but the last may go.
+
+        Returns the bytes that they take then, and a line for each that went.
+        """
         runs = self.runs()
         left = sum(run.size for run in runs)
-        told = []
+        told: list[str] = []
         cuts = [(cut.facts.at, cut, run) for run in runs for cut in run.cuts]
         for _, cut, run in sorted(cuts, key=lambda item: item[0]):
             if left <= self.size:
@@ -245,7 +244,14 @@ class RunStore:
                     _discard(cut.folder)
                     left -= cut.facts.size
                     told.append(f"removed cut {cut.facts.shown} of run {run.facts.run_id}")
-        return told
+        return left, told
+
+    def _is_over(self, folder: Path, run: KeptRun | None, now: float) -> bool:
+        if run is not None:
+            return not run.cuts or now > self.until(run)
+        if folder.name.startswith("."):  # what was being made, or removed
+            return True
+        return now > folder.stat().st_mtime + self.keep  # it may be of another version of Cloche
 
     def _folders(self, *, hidden: bool = False) -> list[Path]:
         try:
@@ -261,10 +267,14 @@ class RunStore:
 
 
 class RunWriter:
-    """A run that goes on, and is kept as it does; it belongs to one process, which closes it."""
+    """A run that goes on, and is kept as it does; it belongs to one process, which closes it.
 
-    def __init__(self, folder: Path, facts: RunFacts, lock: _Lock, store: RunStore) -> None:
+    ``taken`` is the bytes that all cuts of all runs take, as far as this process knows.
+    """
+
+    def __init__(self, folder: Path, facts: RunFacts, lock: _Lock, store: RunStore, taken: int) -> None:
         self.folder = folder
+        self._taken = taken
         self._facts = facts
         self._lock = lock
         self._store = store
@@ -282,24 +292,28 @@ class RunWriter:
         made = self.folder / _NEW / name
         try:
             made.parent.mkdir(mode=0o700, exist_ok=True)
-            facts = dataclasses.replace(await take(made), number=self._number)
+            facts = await take(made)
             _write(made / CHECKPOINT, checkpoint)
+            size = facts.size + (made / CHECKPOINT).stat().st_size
+            facts = dataclasses.replace(facts, number=self._number, size=size)
             _write(made / _CUT, dataclasses.asdict(facts))
             cut = Cut(made.rename(self.folder / name), facts)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        self._store.shrink(self)
+        self._taken += facts.size
+        if self._taken > self._store.size:
+            self._taken, _ = self._store.shrink(self)
         return cut
 
     def note_failure(self, cut: Cut) -> None:
         """Note that the step after ``cut`` failed. OSError."""
         self._update(failed=(*self._facts.failed, cut.facts.number))
 
-    @staticmethod
-    def drop(cut: Cut) -> None:
+    def drop(self, cut: Cut) -> None:
         """Remove a cut."""
         _discard(cut.folder)
+        self._taken -= cut.facts.size
 
     def close(self, conclusion: str, *, keep: bool) -> KeptRun | None:
         """End the run; without ``keep``, or without cuts, nothing of it stays. Returns what does. OSError."""
@@ -360,13 +374,13 @@ def _load(folder: Path) -> KeptRun | None:
     """Read a run; ``None`` for what is none."""
     try:
         told = _read(folder / _RUN)
-        facts = RunFacts(**{**told, "failed": tuple(told["failed"])})
+        facts = RunFacts(**{**_known(RunFacts, told), "failed": tuple(told["failed"])})
         cuts = [
             cut
             for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]*"))
             if (cut := _load_cut(path)) is not None
         ]
-    except (ProviderError, TypeError, KeyError):
+    except (ProviderError, TypeError, KeyError, AttributeError):
         return None
     lock = None if facts.ended is not None else _Lock.take(folder, shared=True)
     if lock is not None:
@@ -376,11 +390,15 @@ def _load(folder: Path) -> KeptRun | None:
 
 def _load_cut(folder: Path) -> Cut | None:
     try:
-        told = _read(folder / _CUT)
-        known = {field.name for field in dataclasses.fields(CutFacts)}
-        return Cut(folder, CutFacts(**{name: value for name, value in told.items() if name in known}))
+        return Cut(folder, CutFacts(**_known(CutFacts, _read(folder / _CUT))))
     except (ProviderError, TypeError, AttributeError):
         return None
+
+
+def _known(kind: type[RunFacts | CutFacts], told: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that are known here: another version may have more."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in told.items() if name in names}
 
 
 def _discard(folder: Path) -> None:

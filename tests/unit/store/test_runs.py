@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import json
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,6 +208,47 @@ def test_a_cut_answers_to_what_people_call_it(wanted: str) -> None:
     assert facts.answers(wanted)
     assert not facts.answers(f"{wanted}x")
     assert facts.shown == "test (3.11)/2"
+
+
+async def test_a_disk_that_is_full_leaves_nothing_of_a_cut(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = begin(store)
+    first = await cut(writer)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match="No space"):
+        await cut(writer)
+    monkeypatch.undo()
+    assert [path.name for path in (writer.folder / ".new").iterdir()] == []
+    writer.close("failure", keep=True)
+    assert store.runs()[0].cuts == (first,)
+
+
+async def test_a_run_of_another_version_expires_and_does_not_before(store: RunStore, clock: Clock) -> None:
+    store.folder.mkdir()
+    other = store.folder / "run-1"
+    other.mkdir()
+    (other / "run.json").write_text('{"version": 99}')
+    os.utime(other, (clock.now, clock.now))
+    assert store.runs() == []
+    assert store.expire() == []
+    assert other.exists()
+    clock.now = time.time() + 2 * DAY
+    store.expire()
+    assert not other.exists()
+
+
+async def test_what_another_version_adds_is_passed_over(store: RunStore) -> None:
+    writer = begin(store)
+    made = await cut(writer)
+    writer.close("failure", keep=True)
+    for path in (writer.folder / "run.json", made.folder / "cut.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "more": 1}))
+    assert store.find("last").cuts == (made,)
 
 
 async def test_nonsense_in_the_folder_is_no_run(store: RunStore) -> None:
