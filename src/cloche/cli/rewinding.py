@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cloche.cli.finding import Found, read_workflow
+from cloche.cli.masked import mask_error
 from cloche.cli.running import Runs, open_store, start_log
 from cloche.config import load_settings
-from cloche.errors import ProviderError, UsageError
+from cloche.errors import ClocheError, ProviderError, UsageError
 from cloche.execution.checkpoint import Checkpoint
 from cloche.execution.cuts import Rewind
 from cloche.execution.executor import check
@@ -110,9 +111,13 @@ def _fits(cut: Cut, workflow: Workflow) -> bool:
 def _run(options: RewindOptions, settings: Settings, workflow: Workflow, rewind: Rewind) -> int:
     default = str(rewind.checkpoint.request["spec"]["image"])
     request = rewind.checkpoint.make_request(functools.partial(settings.image_for, default=default))
-    check(workflow, request)
     masker = Masker()
     masker.load(rewind.checkpoint.masks)
+    try:
+        check(workflow, request)
+    except ClocheError as error:
+        mask_error(error, masker)
+        raise
     output = cast("Output", options.output)
     with make_reporter(output, options.quiet, sys.stdout, sys.stderr, os.environ, multiple=False) as reporter:
         start_log(reporter, quiet=options.quiet, verbose=options.verbose)

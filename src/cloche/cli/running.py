@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from cloche.cli.compose import borrows, open_sessions
 from cloche.cli.console import tell_error
 from cloche.cli.finding import Found, find_workflows, repository_root
+from cloche.cli.masked import mask_error
 from cloche.cli.measuring import measured
 from cloche.config import DEFAULT_IMAGE, load_settings, runs_dir, sessions_dir, vms_dir
 from cloche.errors import (
@@ -62,19 +63,8 @@ def run_workflows(options: RunOptions, secrets: Mapping[str, str]) -> int:
     try:
         return _run_workflows(options, secrets, masker)
     except ClocheError as error:
-        _mask(error, masker)
+        mask_error(error, masker)
         raise
-
-
-def _mask(error: ClocheError, masker: Masker) -> None:
-    """Take secrets out of an error: it may quote what an expression came to."""
-    error.message = masker.mask(error.message)
-    error.hint = error.hint and masker.mask(error.hint)
-    if isinstance(error, WorkflowError):
-        error.diagnostics = tuple(
-            replace(found, message=masker.mask(found.message), hint=found.hint and masker.mask(found.hint))
-            for found in error.diagnostics
-        )
 
 
 def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Masker) -> int:
@@ -254,7 +244,7 @@ class Runs:
             try:
                 result = await executor.execute_workflow(workflow, self._request, self._rewind)
             except ClocheError as error:
-                _mask(error, self._masker)
+                mask_error(error, self._masker)
                 tell_error(error)
                 return error.exit_code
             return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
