@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from cloche.config import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from random import Random
 
     from tests.e2e.place import Place
 
@@ -42,6 +43,42 @@ def listed(place: Place) -> list[dict[str, Any]]:
     return told
 
 
-def forget(runs: Path) -> None:
-    """Remove what is kept."""
-    shutil.rmtree(runs, ignore_errors=True)
+class Killed:
+    """Rounds of runs that are killed somewhere in their life, and gone on with; the last step of a run fails.
+
+    ``run`` is the arguments of a run with snapshots before each step, ``env`` what it needs.
+    """
+
+    def __init__(self, place: Place, random: Random, *run: str, env: dict[str, str]) -> None:
+        self.place = place
+        self.random = random
+        self.run = ("run", *run)
+        self.env = env
+
+    def rounds(self, number: int, longest: float) -> None:
+        """Do so many, each kill within so many seconds, with a look at everything after each."""
+        for _ in range(number):
+            self._kill_after(longest, *self.run)
+            if runs := listed(self.place):
+                cut = self.random.choice(runs[0]["cuts"])
+                ended = self.place.run("rewind", "--output", "jsonl", runs[0]["run"], "--to", cut["to"])
+                assert (ended.code, ended.one("run.rewound")["step"]) == (1, cut["step"]), ended
+                self._kill_after(longest, "rewind", runs[0]["run"])
+            self._look()
+
+    def _kill_after(self, longest: float, *command: str) -> None:
+        """Kill a command, and nothing it started."""
+        with self.place.start(*command, "--output", "jsonl", env=self.env) as running:
+            time.sleep(self.random.uniform(0.1, longest))
+            if running.process.poll() is None:
+                running.kill()
+            assert "Traceback" not in running.end().stderr
+
+    def _look(self) -> None:
+        found = listed(self.place)
+        folder = Path(self.place.env["XDG_DATA_HOME"], "cloche/runs")
+        assert [told["run"] for told in found if told["live"]] == []
+        assert {path.name for path in folder.glob("*")} == {told["run"] for told in found}
+        for told in found:
+            there = {path.name for path in (folder / told["run"]).iterdir()} - {".new", ".gone"}
+            assert len(there) == len(told["cuts"]) + len(("run.json", "lock"))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
+import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.daemon import Daemon
 from tests.e2e.endings import chance
-from tests.e2e.keeping import listed, runs_of_its_own
-from tests.e2e.place import Ended, Place, lacking
+from tests.e2e.keeping import Killed, listed, runs_of_its_own
+from tests.e2e.place import CLOCHE, Ended, Place, lacking
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -146,33 +146,54 @@ def _runs(place: Place) -> Path:
     return Path(place.env["XDG_DATA_HOME"], "cloche/runs")
 
 
-ROUNDS = 4
-
-
 def test_killed_at_any_moment_no_half_cut_is_offered_and_nothing_is_left(place: Place) -> None:
-    moments = chance("rewind")
-    for _ in range(ROUNDS):
-        kill_after(place, moments, ("run", "--snapshot", "each-step", "-s", "TOKEN"))
-        if runs := listed(place):
-            cut = moments.choice(runs[0]["cuts"])
-            ended = rewind(place, runs[0]["run"], "--to", cut["to"])
-            assert (ended.code, ended.one("run.rewound")["step"]) == (1, cut["step"]), ended
-            kill_after(place, moments, ("rewind", runs[0]["run"]))
-    found = listed(place)
-    assert [told["run"] for told in found if told["live"]] == []
-    assert {path.name for path in _runs(place).iterdir()} == {told["run"] for told in found}
-    for told in found:
-        there = {path.name for path in (_runs(place) / told["run"]).iterdir()} - {".new", ".gone"}
-        assert len(there) == len(told["cuts"]) + len(("run.json", "lock"))
+    Killed(place, chance("rewind"), "--snapshot", "each-step", "-s", "TOKEN", env={"TOKEN": "sesame"}).rounds(
+        4, 1.2
+    )
     place.write("file", "fixed\n")
     assert place.run("run", "-s", "TOKEN", env={"TOKEN": "x"}).code == 0, "the next run clears the rest"
 
 
-def kill_after(place: Place, moments: random.Random, command: tuple[str, ...]) -> None:
-    """Start a command and kill it, and only it, somewhere in its life."""
-    with place.start(*command, "--output", "jsonl", env={"TOKEN": "sesame"}) as running:
-        time.sleep(moments.uniform(0.1, 1.2))
-        if running.process.poll() is None:
-            os.kill(running.process.pid, signal.SIGKILL)
-        ended: Any = running.end()
-        assert "Traceback" not in ended.stderr
+@pytest.mark.parametrize("place", ["fake"], indirect=True)
+def test_a_full_disk_ends_the_cuts_and_not_the_run(place: Place) -> None:
+    """The data folder is a file system of a few pages, which only the commands in it see."""
+    script = """
+    mount -t tmpfs -o size=72k none "$XDG_DATA_HOME" || exit 77
+    "$0" run --vm fake --output jsonl --snapshot each-step; code=$?
+    "$0" runs --output json
+    find "$XDG_DATA_HOME/cloche/runs" -path "*/.new/*"
+    exit $code
+    """
+    place.steps("".join("- run: 'true'\n" for _ in range(8)) + "- run: exit 5\n")
+    ended = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, CLOCHE],
+        cwd=place.repository, env=place.env, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if ended.returncode == 77:
+        pytest.skip("no file systems can be mounted here")
+    assert ended.returncode == 1, ended
+    events, _, rest = ended.stdout.partition("\n[")
+    assert "No more snapshots are made of this run: " in events
+    assert "No space left" in events
+    (told,) = json.loads(f"[{rest}")
+    made = events.count('"snapshot.taken"')
+    assert [cut["to"] for cut in told["cuts"]] == [f"job/{number + 1}" for number in range(made)]
+    assert 0 < made < 9
+
+
+@pytest.mark.sandbox
+def test_a_vm_of_the_daemons_is_kept_too(tmp_path: Path) -> None:
+    if reason := lacking("sandbox"):
+        pytest.skip(reason)
+    place = Place(tmp_path / "place", "sandbox")
+    place.write("file", "broken\n")
+    place.steps(STEPS)
+    with runs_of_its_own(place):
+        del place.env["CLOCHE_NO_DAEMON"]
+        with Daemon(place):
+            run = fail(place, "--snapshot", "on-failure")
+            place.write("file", "fixed\n")
+            ended = rewind(place, run)
+            assert ended.code == 0, ended
+            assert ended.steps == {"Test": "success", "Run echo the end": "success"}
+        place.assert_clean()
