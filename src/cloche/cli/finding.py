@@ -51,12 +51,7 @@ def find_workflows(
     """
     if named is not None:
         return _named(root, _path_of(root, named), event, make_event)
-    files = sorted(p for p in (root / FOLDER).glob("*") if p.suffix in _SUFFIXES and p.is_file())
-    if not files:
-        raise UsageError(
-            f"there is no workflow in {root / FOLDER}", hint="cloche run FILE runs one from elsewhere"
-        )
-    workflows = _read_all(root, files)
+    workflows = _read_all(root, workflow_files(root, None, hint="cloche run FILE runs one from elsewhere"))
     info = make_event(event or "push")
     chosen = [workflow for workflow in workflows if matches(workflow, _trigger(info))]
     if not chosen:
@@ -87,6 +82,18 @@ def _named(root: Path, path: Path, event: str | None, make_event: Callable[[str]
 def read_workflow(root: Path, path: str) -> Workflow:
     """Read the one workflow at ``path``, relative to ``root``. UsageError, WorkflowError."""
     return _read_all(root, [root / path])[0]
+
+
+def workflow_files(
+    root: Path, named: str | None, *, hint: str = "name a file that is elsewhere"
+) -> list[Path]:
+    """Return the file of the workflow that is named, else of all of the repository. UsageError if there is none."""
+    if named is not None:
+        return [_path_of(root, named)]
+    files = sorted(p for p in (root / FOLDER).glob("*") if p.suffix in _SUFFIXES and p.is_file())
+    if not files:
+        raise UsageError(f"there is no workflow in {root / FOLDER}", hint=hint)
+    return files
 
 
 def _path_of(root: Path, named: str) -> Path:

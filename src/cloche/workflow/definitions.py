@@ -44,6 +44,9 @@ STEP_CONDITION = _allow(
     "github inputs vars needs strategy matrix steps job runner env", f"{_STEP_STATUS} {_HASH_FILES}"
 )
 
+STEP_CONTEXTS = _STEP
+"""What the `env` of a step may use, and most else in it."""
+
 STRING = StringValue()
 NON_EMPTY_STRING = StringValue(non_empty=True)
 BOOLEAN = BooleanValue()
@@ -144,6 +147,15 @@ PARALLEL_STEP = MappingValue(properties={"parallel": SequenceValue(item=_steps_i
 STEPS_ITEM: Definition = OneOf(
     options=(RUN_STEP, REGULAR_STEP, WAIT_STEP, WAIT_ALL_STEP, CANCEL_STEP, PARALLEL_STEP)
 )
+STEP_KEYS = MappingValue(
+    properties={
+        **RUN_STEP.properties,
+        **REGULAR_STEP.properties,
+        **WAIT_STEP.properties,
+        **CANCEL_STEP.properties,
+    }
+)
+"""The keys of all kinds of steps together, for reading one that was checked."""
 EXPERIMENTAL_STEP_KEYS = frozenset({"background", "wait", "wait-all", "cancel"})
 """Keys GitHub takes only where background steps are switched on."""
 
@@ -249,6 +261,8 @@ WORKFLOW_JOB = MappingValue(
     required=("uses",),
 )
 JOB = OneOf(options=(JOB_FACTORY, WORKFLOW_JOB))
+CALLED_JOB_KEYS = {"uses": "ref", "with": "input-values", "secrets": "secret-values"}
+"""The keys of a job that calls a workflow, with the names they have in GitHub's templates."""
 
 WORKFLOW_ROOT = MappingValue(
     properties={

@@ -118,18 +118,14 @@ _CALL_OUTPUT = MappingValue(
     },
     required=("value",),
 )
-_WORKFLOW_CALL = OneOf(
-    options=(
-        _NULL,
-        MappingValue(
-            properties={
-                "inputs": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_INPUT),
-                "secrets": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_SECRET),
-                "outputs": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_OUTPUT),
-            }
-        ),
-    )
+WORKFLOW_CALL_PARTS = MappingValue(
+    properties={
+        "inputs": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_INPUT),
+        "secrets": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_SECRET),
+        "outputs": MappingValue(loose_key=_NON_EMPTY_STRING, loose_value=_CALL_OUTPUT),
+    }
 )
+_WORKFLOW_CALL = OneOf(options=(_NULL, WORKFLOW_CALL_PARTS))
 
 # GitHub's server takes unknown keys here and gives them no meaning.
 _DISPATCH_INPUT = MappingValue(

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cloche.errors import Position
 
 _MAX_DIAGNOSTICS = 100
-_MAX_MESSAGE = 500
+MAX_MESSAGE = 500
+"""Characters of a message that are kept, as GitHub does."""
 _MAX_WORD = 100
 
 # What a terminal might act on. A message quotes the file, and the file may be anyone's.
@@ -43,16 +44,19 @@ class Findings:
     def _full(self) -> bool:
         return len(self._found) >= _MAX_DIAGNOSTICS
 
+    def found(self) -> tuple[Diagnostic, ...]:
+        """Return everything noted so far, by position."""
+        return tuple(sorted(self._found, key=lambda one: (one.position.line, one.position.column)))
+
     def check(self) -> None:
         """Raise WorkflowError with everything noted so far, by position, if there is anything."""
         if self._found:
-            by_position = sorted(self._found, key=lambda one: (one.position.line, one.position.column))
-            raise WorkflowError(tuple(by_position))
+            raise WorkflowError(self.found())
 
 
 def diagnostic(message: str, position: Position, hint: str | None = None) -> Diagnostic:
     """Return a diagnostic whose message is short and harmless to print."""
-    short = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}[...]"
+    short = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}[...]"
     return Diagnostic(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", short), position, hint)
 
 

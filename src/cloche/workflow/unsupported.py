@@ -1,7 +1,7 @@
 """What GitHub has and Cloche does not carry out yet: refused by name and place, never ignored.
 
 The tables below are the whole list of keys; the functions add what depends on a value: actions and the inputs
-of ``actions/checkout``, shells, and values given as one expression where Cloche needs to see the keys.
+of ``actions/checkout``, and values given as one expression where Cloche needs to see the keys.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cloche.workflow.filters import PatternError, compile_pattern
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
-from cloche.workflow.templates import OPEN, has_expression, is_insert, plain_text
+from cloche.workflow.templates import OPEN, is_insert, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,8 +65,6 @@ CHECKOUT_REFUSED = frozenset(
         "token",
     }
 )
-SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python")
-PATTERN_FILTERS = ("branches", "tags", "paths")
 
 _CHECKOUT = re.compile(r"actions/checkout@[^@]+", re.IGNORECASE)
 _CHECKOUT_HINT = "Cloche checks out the repository at hand as it is; fetch anything else in a `run` step"
@@ -86,7 +83,6 @@ class _Refusal:
         self._keys(root, WORKFLOW_KEYS)
         self._inserts(root)
         self._defaults(_at(root, "defaults"))
-        self._filters(_at(root, "on"))
         for _, job in _entries(_at(root, "jobs")):
             self._job(job)
 
@@ -108,30 +104,6 @@ class _Refusal:
                 self._refuse("`${{ insert }}`", key, "write the keys one by one")
             self._inserts(value)
 
-    def _filters(self, on: Node | None) -> None:
-        """Refuse filters that GitHub's server does not take: a pair of opposites, patterns that are none."""
-        for _, config in _entries(on):
-            for name in PATTERN_FILTERS:
-                written = [
-                    (key, value) for key, value in _entries(config) if key.text in {name, f"{name}-ignore"}
-                ]
-                for _, patterns in written:
-                    self._patterns(patterns)
-                if len(written) > 1:
-                    message = f"You may only define one of `{name}` and `{name}-ignore` for a single event"
-                    hint = f"write what to leave out as `{name}` patterns that start with !"
-                    self._findings.add(message, written[1][0].position, hint)
-
-    def _patterns(self, node: Node) -> None:
-        for item in node.items if isinstance(node, Sequence) else (node,):
-            if not isinstance(item, Scalar) or item.value is None:
-                continue
-            try:
-                compile_pattern(plain_text(item))
-            except PatternError as error:
-                hint = "put a backslash before a character that is meant as itself"
-                self._findings.add(f"Invalid filter pattern: {error}", item.position, hint)
-
     def _job(self, job: Node) -> None:
         self._keys(job, JOB_KEYS)
         self._defaults(_at(job, "defaults"))
@@ -147,8 +119,6 @@ class _Refusal:
     def _step(self, step: Node) -> None:
         self._keys(step, STEP_KEYS)
         self._whole(_at(step, "with"), "`with`")
-        if _at(step, "run") is not None:
-            self._shell(_at(step, "shell"))
         uses = _at(step, "uses")
         if isinstance(uses, Scalar) and uses.text:
             self._action(uses, _at(step, "with"))
@@ -157,7 +127,6 @@ class _Refusal:
         run = _at(defaults, "run")
         self._whole(run, "`defaults.run`")
         self._expression_keys(run, "`defaults.run`")
-        self._shell(_at(run, "shell"))
 
     def _whole(self, node: Node | None, what: str) -> None:
         if isinstance(node, Scalar) and OPEN in node.text:
@@ -169,17 +138,6 @@ class _Refusal:
         for key, _ in _entries(node):
             if OPEN in key.text and not is_insert(key):
                 self._refuse(f"An expression as a key of {what}", key, "write the key out")
-
-    def _shell(self, shell: Node | None) -> None:
-        if not isinstance(shell, Scalar) or has_expression(shell):
-            return
-        text = plain_text(shell)
-        if text and text not in SHELLS and "{0}" not in text:
-            message = (
-                "Invalid shell option. Shell must be a valid built-in "
-                "(bash, sh, cmd, powershell, pwsh, python) or a format string containing '{0}'"
-            )
-            self._findings.add_unknown(message, shell.position, text, SHELLS)
 
     def _action(self, uses: Scalar, inputs: Node | None) -> None:
         text = plain_text(uses)
