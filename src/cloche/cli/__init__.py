@@ -18,7 +18,8 @@ def main() -> None:
     """Run the command line and end the process with Cloche's exit codes (docs/cli.md)."""
     _open_missing_streams()
     if sys.argv[1:2] == ["run"] and (code := _by_the_daemon()) is not None:
-        sys.exit(code)
+        sys.stderr.flush()
+        os._exit(code)  # nothing is left to give back, and Python would take its time over it
     run_here()
 
 

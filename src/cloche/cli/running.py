@@ -221,8 +221,8 @@ class Runs:
         self._catch_signals()
         if not borrows():  # else the daemon has cleared them
             await self._clear_leftovers()
-        if runs_dir().exists():
-            await asyncio.to_thread(open_store(self._settings).expire)
+            if runs_dir().exists():
+                await asyncio.to_thread(open_store(self._settings).expire)
         async with open_sessions(self._settings, self._note) as sessions:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
             tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]

@@ -141,14 +141,14 @@ async def _serve(settings: Settings, told: TextIO | None) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: daemon.stop(now=True))
-        await _collect(metrics)
+        await _collect(settings, metrics)
         tell("making VMs ready")
         provider = settings.vm.provider
         await daemon.warm(LENT.get(provider, provider), default_spec(settings))
         tell(_READY)
         if told is not None:
             told.close()
-        await _collect_until(daemon.stopped(), metrics)
+        await _collect_until(daemon.stopped(), settings, metrics)
     return 0
 
 
@@ -161,20 +161,25 @@ def _metrics(settings: Settings) -> Metrics | None:
     return Metrics()
 
 
-async def _collect_until(end: Coroutine[None, None, None], metrics: Metrics | None) -> None:
+async def _collect_until(
+    end: Coroutine[None, None, None], settings: Settings, metrics: Metrics | None
+) -> None:
     """Clear now and then what killed processes left that did without the daemon."""
     ending = asyncio.create_task(end)
     while not (await asyncio.wait({ending}, timeout=_COLLECT_INTERVAL))[0]:
-        await _collect(metrics)
+        await _collect(settings, metrics)
 
 
-async def _collect(metrics: Metrics | None) -> None:
-    from cloche.config import sessions_dir, vms_dir
+async def _collect(settings: Settings, metrics: Metrics | None) -> None:
+    from cloche.cli.running import open_store
+    from cloche.config import runs_dir, sessions_dir, vms_dir
     from cloche.execution.checkout import remove_stale
     from cloche.session import SessionRegistry
     from cloche.session.collect import collect_leftovers
 
     remove_stale()
+    if runs_dir().exists():
+        await asyncio.to_thread(open_store(settings).expire)
     left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
     if metrics:
         metrics.collected(left)

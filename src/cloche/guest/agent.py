@@ -249,9 +249,9 @@ class Agent:
             self._buried(job)
 
     def _buried(self, job: Job) -> None:
-        jobs.bury(job)
         if job.closing is not None:
-            self._reply(job.closing, {})
+            self._reply(job.closing, {})  # before what nobody needs to wait for
+        jobs.bury(job)
 
     # --- streams
 
