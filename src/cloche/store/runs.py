@@ -422,7 +422,7 @@ def _write(path: Path, data: object) -> None:
     partial = path.with_name(f"{path.name}.new")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(data, file)
+        file.write(json.dumps(data))  # json.dump is ten times slower: it is not C's
     partial.replace(path)
 
 

@@ -219,7 +219,7 @@ async def test_a_disk_that_is_full_leaves_nothing_of_a_cut(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr(json, "dumps", full)
     with pytest.raises(OSError, match="No space"):
         await cut(writer)
     monkeypatch.undo()
