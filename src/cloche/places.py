@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DOORS = "doors"
+"""The folder, below the runtime folder, of the sockets by which `cloche shell` comes to runs."""
 USER_RUNTIME = "/run/user/{uid}"
 """Where systemd puts the runtime folder, for processes that were not told (cron's)."""
 

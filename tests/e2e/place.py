@@ -284,6 +284,7 @@ class Place:
         stdout: int | IO[bytes] = subprocess.PIPE,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
+        stdin: str = "",
     ) -> Running:
         """Start a command. ``run`` gets this place's provider, and its mark for what the steps start."""
         if arguments[0] == "run":
@@ -292,11 +293,14 @@ class Place:
             [CLOCHE, *arguments],
             cwd=cwd or self.repository,
             env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        if process.stdin is not None:
+            with process.stdin as pipe:
+                pipe.write(stdin.encode())
         return Running(process, keep_output=keep_output)
 
     def events(self, *arguments: str, **start: Any) -> Running:

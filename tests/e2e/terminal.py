@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
+import termios
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -19,17 +22,19 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """``cloche run`` and the terminal it has; ``env`` adds to the place's.
+    """``cloche run``, or another ``command``, and the terminal it has; ``env`` adds to the place's.
 
     A context manager: leaving it hangs up, and kills what does not mind.
     """
 
-    def __init__(self, place: Place, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, place: Place, *arguments: str, command: str = "run", env: dict[str, str] | None = None
+    ) -> None:
         self._ours, theirs = pty.openpty()
         self._said = b""
-        run = ["run", "--vm", place.provider, "--env", f"PLACE={place.folder}", *arguments]
+        run = ("--vm", place.provider, "--env", f"PLACE={place.folder}") if command == "run" else ()
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", CLOCHE, *run],
+            ["setsid", "--ctty", CLOCHE, command, *run, *arguments],
             cwd=place.repository,
             env={**place.env, "TERM": "xterm", **(env or {})},
             stdin=theirs,
@@ -69,6 +74,19 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type ``text``."""
         os.write(self._ours, text.encode())
+
+    def forget(self) -> None:
+        """Look from now on only at what is shown later."""
+        self._said = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Have another size, of which the foreground's programs are told."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether what is typed goes to the program byte by byte, and Ctrl-C with it."""
+        return not termios.tcgetattr(self._ours)[3] & (termios.ICANON | termios.ISIG | termios.ECHO)
 
     def end(self) -> tuple[int, str]:
         """Read to the end: the exit code, and everything shown."""

@@ -20,6 +20,7 @@ def gc() -> None:
     Runs that are alive are not disturbed. Every `cloche run` does the first part by itself.
     """
     from cloche.cli.running import open_store
+    from cloche.cli.visiting import clear_doors
     from cloche.config import data_dir, load_settings, sessions_dir, vms_dir
     from cloche.execution.checkout import remove_stale
     from cloche.image.store import ImageStore
@@ -28,6 +29,7 @@ def gc() -> None:
     from cloche.vm.qemu.template import collect_templates
 
     remove_stale()
+    clear_doors()
     left = asyncio.run(collect_leftovers(SessionRegistry(sessions_dir()), vms_dir()))
     store = ImageStore(data_dir())
     expired = open_store(load_settings()).expire()

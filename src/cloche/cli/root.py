@@ -21,6 +21,7 @@ class LazyGroup(click.Group):
         "check": ("cloche.cli.check:check", "Say whether GitHub takes a workflow, and if not, why not."),
         "eval": ("cloche.cli.eval:evaluate", "Say what an expression is worth."),
         "graph": ("cloche.cli.graph:graph", "Show which job waits for which."),
+        "shell": ("cloche.cli.shell:shell", "A shell in a run's VM, where its step is."),
         "image": ("cloche.cli.image:image", "Build, import and look at images."),
         "up": ("cloche.cli.up:up", "Start the daemon: VMs ready before anyone asks."),
         "down": ("cloche.cli.down:down", "End the daemon."),

@@ -39,6 +39,7 @@ class RunOptions:
     quiet: bool
     verbose: bool
     metrics_file: Path | None
+    on_failure: str | None = None
 
 
 def _pairs(separator: str) -> click.ParamType[tuple[str, str]]:
@@ -119,6 +120,12 @@ class _RunCommand(click.Command):
     "What is kept holds whatever the VM's memory held, secrets too.",
 )
 @click.option(
+    "--on-failure",
+    metavar="shell|keep[=DURATION]",
+    help="When a step fails: a shell where it ran, on this terminal; or keep the VM of a run that failed for "
+    "`cloche shell` (30m; the daemon owns it).",
+)
+@click.option(
     "--wait",
     metavar="[=DURATION]",
     help=f"Wait for a place among the sessions (for {WAIT} at most), if none is free.",
@@ -160,6 +167,7 @@ def run(
     output_limit: str | None,
     stop_on_failure: bool | None,
     snapshot: str | None,
+    on_failure: str | None,
     wait: str | None,
     include: tuple[str, ...],
     skip_unsupported: bool,
@@ -207,6 +215,7 @@ def run(
         quiet=quiet,
         verbose=verbose,
         metrics_file=metrics_file,
+        on_failure=on_failure,
     )
     with start_early(provider):
         import_asyncio()

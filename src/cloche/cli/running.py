@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING, cast
 
 from cloche.cli.compose import borrows, open_sessions
 from cloche.cli.console import tell_error
+from cloche.cli.curtain import Curtain
 from cloche.cli.finding import Found, find_workflows, repository_root
 from cloche.cli.masked import mask_error
 from cloche.cli.measuring import measured
+from cloche.cli.visiting import (
+    NOTHING,
+    OnFailure,
+    RunPorter,
+    Terms,
+    check_terminal,
+    clear_doors,
+    no_keeper,
+    read_on_failure,
+)
 from cloche.config import DEFAULT_IMAGE, load_settings, runs_dir, sessions_dir, vms_dir
 from cloche.errors import (
     EXIT_INTERRUPTED,
@@ -80,18 +91,22 @@ def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Mask
     found = _with_jobs(found, options.jobs)
     request = _request(options, settings, root, found, secrets)
     _check(found, request)
+    wanted = read_on_failure(options.on_failure)
+    check_terminal(wanted)
     output = cast("Output", options.output)
     multiple = len(found.workflows) > 1
-    with (
-        measured(options.metrics_file) as metrics,
-        make_reporter(
-            output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
-        ) as reporter,
-    ):
+    shown = make_reporter(
+        output, options.quiet, sys.stdout, sys.stderr, _report_env(options), multiple=multiple
+    )
+    if wanted.let_in:
+        shown = Curtain(shown)
+    with measured(options.metrics_file) as metrics, shown as reporter:
         start_log(reporter, quiet=options.quiet, verbose=options.verbose)
         if found.note:
             reporter.log(f"cloche: {found.note}")
-        return asyncio.run(Runs(found, request, settings, reporter, masker, metrics=metrics).run())
+        return asyncio.run(
+            Runs(found, request, settings, reporter, masker, metrics=metrics, on_failure=wanted).run()
+        )
 
 
 def _with_jobs(found: Found, jobs: tuple[str, ...]) -> Found:
@@ -205,7 +220,9 @@ class Runs:
         *,
         metrics: Metrics | None = None,
         rewind: Rewind | None = None,
+        on_failure: OnFailure = NOTHING,
     ) -> None:
+        self._on_failure = on_failure
         self._rewind = rewind
         self._found = found
         self._request = request
@@ -225,7 +242,8 @@ class Runs:
                 await asyncio.to_thread(open_store(self._settings).expire)
         async with open_sessions(self._settings, self._note) as sessions:
             places = asyncio.Semaphore(self._settings.session.max_concurrent)
-            tasks = [self._one(workflow, sessions, places) for workflow in self._found.workflows]
+            terms = self._terms(sessions)
+            tasks = [self._one(workflow, sessions, places, terms) for workflow in self._found.workflows]
             codes = await asyncio.gather(*tasks)
         self._ignore_signals()
         return EXIT_INTERRUPTED if self._interrupts else max(codes, default=EXIT_SUCCESS)
@@ -233,13 +251,30 @@ class Runs:
     def _note(self, text: str) -> None:
         self._reporter.log(f"cloche: {text}")
 
+    def _terms(self, sessions: SessionManager | LentSessions) -> Terms:
+        keeper = None if isinstance(sessions, SessionManager) else sessions
+        if self._on_failure.keep and keeper is None:
+            raise no_keeper()
+        return Terms(
+            wanted=self._on_failure,
+            curtain=self._reporter if isinstance(self._reporter, Curtain) else None,
+            turn=asyncio.Lock(),
+            keeper=keeper,
+            snapshots=self._request.snapshots != "never",
+            unwanted=lambda: self._interrupts > 0,
+        )
+
     async def _one(
-        self, workflow: Workflow, sessions: SessionManager | LentSessions, places: asyncio.Semaphore
+        self,
+        workflow: Workflow,
+        sessions: SessionManager | LentSessions,
+        places: asyncio.Semaphore,
+        terms: Terms,
     ) -> int:
-        async with places:
+        async with places, RunPorter(terms) as porter:
             if self._interrupts:
                 return EXIT_INTERRUPTED
-            executor = self._executor(sessions)
+            executor = self._executor(sessions, porter)
             self._executors.append(executor)
             try:
                 result = await executor.execute_workflow(workflow, self._request, self._rewind)
@@ -249,19 +284,24 @@ class Runs:
                 return error.exit_code
             return EXIT_SUCCESS if result.conclusion in ("success", "skipped") else EXIT_WORKFLOW_FAILED
 
-    def _executor(self, sessions: SessionManager | LentSessions) -> WorkflowExecutor:
-        subscribers: list[Subscriber] = [self._reporter]
+    def _executor(self, sessions: SessionManager | LentSessions, porter: RunPorter) -> WorkflowExecutor:
+        subscribers: list[Subscriber] = [self._reporter, porter]
         if not isinstance(sessions, SessionManager):
             subscribers.append(sessions)  # the daemon counts runs too
         store = open_store(self._settings) if self._request.snapshots != "never" else None
         if self._metrics is None:
-            return WorkflowExecutor(sessions, subscribers, notes=lambda: sessions.notes, store=store)
+            return WorkflowExecutor(
+                sessions, subscribers, notes=lambda: sessions.notes, store=store, visits=porter
+            )
         subscribers.append(self._metrics)
         measured = self._metrics.measured(sessions)
-        return WorkflowExecutor(measured, subscribers, notes=lambda: sessions.notes, store=store)
+        return WorkflowExecutor(
+            measured, subscribers, notes=lambda: sessions.notes, store=store, visits=porter
+        )
 
     async def _clear_leftovers(self) -> None:
         remove_stale()
+        clear_doors()
         left = await collect_leftovers(SessionRegistry(sessions_dir()), vms_dir())
         if self._metrics:
             self._metrics.collected(left)

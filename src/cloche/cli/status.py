@@ -46,7 +46,11 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         )
     for session in told["sessions"]:
         took = format_duration(now - session["since"])
+        whose = f"process {session['pid']}"
+        if session.get("kept_until"):
+            left = format_duration(max(session["kept_until"] - now, 0.0))
+            whose = f"kept for another {left}: cloche shell {session['run']}"
         yield (
             f"  {session['id']} · {session['workflow']!r} on {session['vm']} ({session['provider']}) for {took},"
-            f" process {session['pid']}"
+            f" {whose}"
         )

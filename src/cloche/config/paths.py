@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloche.errors import UsageError
-from cloche.places import daemon_folder, runtime_folder, user_folder
+from cloche.places import DOORS, daemon_folder, runtime_folder, user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,11 @@ def daemon_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Make (mode 0700) and return the folder of the daemon's sockets and lock."""
     runtime_dir(environ)
     return _private(Path(daemon_folder(environ)))
+
+
+def doors_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Tell the folder of the sockets by which `cloche shell` comes to runs."""
+    return runtime_dir(environ) / DOORS
 
 
 def vms_dir(environ: Mapping[str, str] = os.environ) -> Path:

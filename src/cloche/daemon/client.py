@@ -75,8 +75,8 @@ def _wait(channel: socket.socket) -> int | None:
             if word != b"pid":
                 return None
             worker = int(number)
-            for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(ending, pass_on)
+            for told in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH):
+                signal.signal(told, pass_on)
         if not part:
             return _lost() if worker else None
 

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cloche import __version__
+from cloche.daemon.keeping import KeptSession
 from cloche.daemon.lending import lend
 from cloche.daemon.packets import Packets
 from cloche.daemon.wire import CONTROL_SOCKET, LOCK, RUN_SOCKET
 from cloche.errors import ClocheError, ProviderError, UsageError
 from cloche.events import Conclusion
+from cloche.places import DOORS
 from cloche.session import SessionContext
 from cloche.tasks import finish
+from cloche.terminal.visit import clear
 from cloche.vm.child import Child
 from cloche.vm.provider import VmSpec
 from cloche.vm.snapshot import VmSnapshot
@@ -71,6 +74,7 @@ class Daemon:
         self.on_run = on_run
         self._services: dict[str, Service] = {}
         self._borrowers: set[Borrower] = set()
+        self._kept: set[KeptSession] = set()
         self._stopping = asyncio.Event()
         self._draining = False
         self._since = time.time()
@@ -92,6 +96,7 @@ class Daemon:
             raise
         self._resources.push_async_callback(self._close_services)
         self._resources.push_async_callback(self._end_borrowers)
+        self._resources.push_async_callback(self._end_kept)
         self._task(self._accept(control))
         self._task(self._keep_runner(runs))
         return self
@@ -125,6 +130,9 @@ class Daemon:
     async def _end_borrowers(self) -> None:
         await asyncio.gather(*(borrower.end() for borrower in list(self._borrowers)))
 
+    async def _end_kept(self) -> None:
+        await asyncio.gather(*(kept.end() for kept in list(self._kept)))
+
     async def stopped(self) -> None:
         """Wait until somebody asked the daemon to end, and until its runs have, unless they are not to."""
         await self._stopping.wait()
@@ -138,6 +146,8 @@ class Daemon:
     def left(self, borrower: Borrower) -> None:
         """One who borrowed has hung up."""
         self._borrowers.discard(borrower)
+        if borrower.pid:
+            clear(self._folder.parent / DOORS)  # a run that was killed leaves one
         if self._draining:
             self.stop(now=False)
 
@@ -231,8 +241,15 @@ class Daemon:
                 }
                 for borrower in self._borrowers
                 for _, session in borrower.sessions.values()
-            ],
+            ]
+            + [kept.status() for kept in self._kept],
         }
+
+    async def keep(self, session: Session, sessions: SessionManager, message: Message) -> None:
+        """Have a session that its run has done with for a while. ClocheError where that cannot be."""
+        kept = KeptSession(session, sessions, message, self._kept.discard)
+        await kept.begin(self._folder.parent / DOORS)
+        self._kept.add(kept)
 
 
 def _told(service: Service) -> dict[str, Any]:
@@ -387,6 +404,13 @@ class Borrower:
         descriptors.append(descriptor)
         return told
 
+    async def _keep(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
+        service, session = self.sessions[message["session"]]
+        self._daemon.check_taking()
+        await self._daemon.keep(session, service.sessions, message)
+        del self.sessions[session.id]
+        return {}
+
     async def _release(self, message: Message, _descriptors: list[int]) -> Mapping[str, Any]:
         service, session = self.sessions.pop(message["session"])
         await service.sessions.release_session(session)
@@ -401,7 +425,7 @@ class Borrower:
 
     _operations = {  # noqa: RUF012 - read only
         "hello": _hello, "create": _create, "touch": _touch, "ran": _ran, "snapshot": _snapshot, "restore": _restore,
-        "release": _release, "status": _status, "down": _down,
+        "keep": _keep, "release": _release, "status": _status, "down": _down,
     }  # fmt: skip
 
 

@@ -175,6 +175,20 @@ class LentSessions:
         await finish(self._release(session))
         _log.info("Released session %s with VM %s", session.id, session.vm_id)
 
+    async def keep(self, session: Session, request: Mapping[str, Any]) -> None:
+        """Give a session back for the daemon to keep; ``request`` tells of its run. ProviderError, GuestError.
+
+        Where it cannot be kept it is still to be released.
+        """
+        assert isinstance(session.vm, LentVm)  # noqa: S101 - made by create_session
+        if self._lost is not None:
+            raise self._lost
+        number = session.vm.guest.give_back()
+        async with asyncio.timeout(RELEASE_DEADLINE):
+            await self._ask({**request, "op": "keep", "session": session.id, "number": number})
+        self._held.pop(session.id, None)
+        _log.info("Session %s with VM %s is kept", session.id, session.vm_id)
+
     async def _release(self, session: Session) -> None:
         assert isinstance(session.vm, LentVm)  # noqa: S101 - made by create_session
         await session.vm.guest.close()

@@ -13,6 +13,8 @@ CONTROL_SOCKET = "control.sock"
 LOCK = "lock"
 MAX_REQUEST = 4 * 1024 * 1024
 """Bytes of a request: arguments and environment, of which Linux allows 2 MiB for a process."""
+LONGEST_KEPT = 24 * 3600.0
+"""Seconds that the daemon keeps the VM of a run that failed, at most."""
 HEADER = 4
 STREAMS = 3
 _FIXED = 5

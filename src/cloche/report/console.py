@@ -99,6 +99,7 @@ class ConsoleReporter:
         self._pending: list[str] = []
         self._pending_size = 0
         self._drawn_at = 0.0
+        self._resting = False
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._ticker = (
@@ -150,11 +151,24 @@ class ConsoleReporter:
         """Show what came since the last frame, and the tree as it is now."""
         with self._lock:
             size, self._drawn_at = self._size(), self._clock()
+            if self._resting:
+                return
             budget = max(min(size.lines // 2, size.lines - 3), 1)
             tree = live_tree(self._summary, self._drawn_at, size.columns, budget)
             lines = [Line(self._paint(line), sum(cells(text) for text, _ in line)) for line in tree]
             blank = [Line("", 0)] if lines and size.lines > _FEW_ROWS else []
             self._region.update(self._taken(), [*blank, *lines], size)
+
+    def rest(self) -> None:
+        """Leave the terminal to somebody else, without live lines, until ``wake``; no events may come meanwhile."""
+        with self._lock:
+            self._region.update(self._taken(), [], self._size())
+            self._resting = True
+
+    def wake(self) -> None:
+        """Have the terminal again."""
+        with self._lock:
+            self._resting = False
 
     def _due(self) -> bool:
         return abs(self._clock() - self._drawn_at) >= _FRAME  # the clock may be set back

@@ -164,8 +164,8 @@ class Door:
 
 
 def choose(rooms: Sequence[Room], job: object) -> Room:
-    """Return the room of a job, by its name, or the only one there is. UsageError with what there is."""
-    found = [room for room in rooms if job is None or room.job == job]
+    """Return the room of a job, by its name or id, or the only one there is. UsageError with what there is."""
+    found = [room for room in rooms if job is None or job in (room.job, room.id)]
     if len(found) == 1:
         return found[0]
     known = ", ".join(repr(room.job) for room in rooms)

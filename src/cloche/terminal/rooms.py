@@ -24,17 +24,19 @@ _PROMPT = "cloche:\\w\\$ "
 class Room:
     """A job's root that is open. ``job`` is the job's name, with its leg's values; ``step`` that of its step now.
 
-    ``program`` makes what its step's program is started as: its environment, folder and user.
+    ``id`` is the job's in its workflow, which legs share. ``program`` makes what its step's program is started as: its
+    environment, folder and user.
     """
 
     job: str
     step: str
     root: JobRoot
     program: Callable[[], ExecSpec]
+    id: str = ""
 
     def told(self) -> Mapping[str, str]:
         """What people are told of it."""
-        return {"job": self.job, "step": self.step}
+        return {"job": self.job, "id": self.id, "step": self.step}
 
 
 def shell(room: Room, size: TtySize | None, terminal: str) -> ExecSpec:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloche.errors import GuestError, UsageError
 from cloche.records import record
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Message = Mapping[str, Any]
 
+T = TypeVar("T")
 _DEADLINE = 10.0
 _START = 60.0  # seconds for a shell to start, under emulation and with much else to do
 _CHUNK = 64 * 1024
@@ -40,6 +41,28 @@ def doors(folder: Path) -> list[Address]:
         return [Address(path.name, path) for path in sorted(folder.iterdir()) if path.is_socket()]
     except OSError:
         return []
+
+
+def clear(folder: Path) -> None:
+    """Remove the doors that nobody answers at any more."""
+    for address in doors(folder):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.setblocking(False)
+            try:
+                _reach(address, sock.connect)
+            except ConnectionRefusedError:
+                address.path.unlink(missing_ok=True)
+            except OSError:
+                pass  # busy, or gone by itself
+
+
+def _reach(address: Address, connect: Callable[[str], T]) -> T:
+    """Connect by a name that is short enough for a socket, however long the path is."""
+    folder = os.open(address.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return connect(f"/proc/self/fd/{folder}/{address.path.name}")
+    finally:
+        os.close(folder)
 
 
 class Knocking:
@@ -89,22 +112,15 @@ class Knocking:
         return visit
 
     async def _connect(self, address: Address) -> Packets | None:
-        folder = os.open(address.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.setblocking(False)
         try:
-            async with asyncio.timeout(_DEADLINE):
-                name = f"/proc/self/fd/{folder}/{address.path.name}"  # of whatever length its path is
-                await asyncio.get_running_loop().sock_connect(sock, name)
-        except ConnectionRefusedError:
+            _reach(address, sock.connect)  # at once, or not at all: unix(7)
+        except OSError as wrong:
             sock.close()
-            address.path.unlink(missing_ok=True)
+            if isinstance(wrong, ConnectionRefusedError):
+                address.path.unlink(missing_ok=True)
             return None
-        except (OSError, TimeoutError):
-            sock.close()
-            return None
-        finally:
-            os.close(folder)
         return self._packets(sock)
 
 

@@ -143,11 +143,34 @@ class AgentClient:
 
         This client is of no more use. GuestError while something is under way.
         """
-        if self._requests or self._streams or self._decoder.pending:
-            raise GuestError("the guest is in use and cannot be handed over")
+        self._check_idle()
         channel, self._lent = self._socket.dup(), self._socket.dup()
         self.fail(GuestLost("the VM has been handed to another process"))
         return channel, self._last_number
+
+    def give_back(self) -> int:
+        """Let whoever handed the guest over have it again: the last number used.
+
+        This client is of no more use. GuestError while something is under way.
+        """
+        self._check_idle()
+        self.fail(GuestLost("the VM has been given back"))
+        return self._last_number
+
+    def _check_idle(self) -> None:
+        if self._requests or self._streams or self._decoder.pending:
+            raise GuestError("the guest is in use and cannot be handed over")
+
+    async def take_back(self, number: int) -> AgentClient:
+        """Return a client of a guest that had been handed over; ``number`` is the last one used on the channel.
+
+        This client is of no more use, but for ``close``. GuestError when the guest is not to be had.
+        """
+        if self._lent is None:
+            raise GuestError("the guest was handed to nobody")
+        client = AgentClient(self._lent.dup(), self.deadlines, self.inbox)
+        await client.take_over(self.info, number)
+        return client
 
     async def take_over(self, info: GuestInfo, number: int) -> None:
         """Go on where another process's client left off: what it knew of the guest, and the last number used."""

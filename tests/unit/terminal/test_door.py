@@ -99,7 +99,7 @@ class Typed:
 async def test_what_is_there_is_told(flat: Flat) -> None:
     assert await flat.knocking.look(flat.address) == {
         "workflow": "CI",
-        "rooms": [{"job": "build", "step": "Run make"}],
+        "rooms": [{"job": "build", "id": "", "step": "Run make"}],
         "ends": False,
     }
     assert stat.S_IMODE(flat.path.stat().st_mode) == 0o600
