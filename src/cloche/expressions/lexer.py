@@ -73,8 +73,17 @@ _TOKEN = re.compile(
 _SPACE = re.compile(rf"[{WHITE_SPACE}]*+")
 _CALL = re.compile(rf"[{WHITE_SPACE}]*+\(")
 _REST_OF_WORD = re.compile(rf".[^.{_BOUNDARY}]*+", re.DOTALL)
-# After one of these (or at the start) a dot begins a number: "(.5", "&& .5".
-_BEFORE_OPERAND = {None, Kind.SEPARATOR, Kind.OPEN, Kind.OPEN_INDEX, Kind.NOT, Kind.OPERATOR}
+# After one of these (or at the start) a dot begins a number: "(.5", "&& .5". A literal has no properties.
+_BEFORE_NUMBER = {
+    None,
+    Kind.LITERAL,
+    Kind.DOT,
+    Kind.SEPARATOR,
+    Kind.OPEN,
+    Kind.OPEN_INDEX,
+    Kind.NOT,
+    Kind.OPERATOR,
+}
 
 
 def tokens(source: Source) -> Iterator[Token]:
@@ -97,7 +106,7 @@ def _after_space(source: Source, offset: int) -> int:
 
 
 def _token_at(source: Source, offset: int, previous: Kind | None) -> Token:
-    if source.whole[offset] == "." and previous not in _BEFORE_OPERAND:
+    if source.whole[offset] == "." and previous not in _BEFORE_NUMBER:
         return Token(Kind.DOT, ".", offset)
     match = _TOKEN.match(source.whole, offset, source.end)
     if match is None:

@@ -139,7 +139,9 @@ class _Parser:
 
     def parse(self) -> Node | None:
         last: Token | None = None
-        for token in tokens(self._source):
+        for token in list(
+            tokens(self._source)
+        ):  # all first: what is no token goes before what makes no sense
             if self._state not in _LEGAL[token.kind]:
                 raise self._error("Unexpected symbol", token)
             self._state = self._handlers[token.kind](token)
@@ -219,7 +221,7 @@ class _Parser:
             return self._leave(frame.finish())
         if self._state is not _State.ARGUMENTS:
             frame.arguments.append(frame.finish())
-        self._check_arity(frame.function, frame.opening, len(frame.arguments))
+        self._check_arity(frame.function, len(frame.arguments))
         call = Call(frame.function.offset, frame.function.text, tuple(frame.arguments))
         return self._leave(call)
 
@@ -237,17 +239,17 @@ class _Parser:
         self._frame.operands.append(node)
         return _State.VALUE
 
-    def _check_arity(self, function: Token, opening: Token, count: int) -> None:
+    def _check_arity(self, function: Token, count: int) -> None:
         arity = self._names.arity(function.text)
         problem = arity.problem(count) if arity else None
         if problem:
-            raise self._error(problem, opening, f"{function.text}() takes {arity}, not {count}")
+            raise self._error(problem, function, f"{function.text}() takes {arity}, not {count}")
 
 
 def parse_tree(source: Source, names: Names) -> Node | None:
     """Return the tree of ``source``, ``None`` for an empty text.
 
-    Raises LexingError or ParsingError at the first thing wrong, from the left.
+    Raises LexingError at the first thing that is no token, else ParsingError at the first thing wrong.
     """
     check_length(source)
     root = _Parser(source, names).parse()

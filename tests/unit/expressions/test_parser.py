@@ -93,7 +93,7 @@ def test_an_empty_text_has_no_tree() -> None:
         ("1 2", "Unexpected symbol: '2'. Located at position 3"),
         ("github.()", "Unexpected symbol: '('. Located at position 8"),
         ("github.1", "Unexpected symbol: '1'. Located at position 8"),
-        ("'a'.b", "Unexpected symbol: '.'. Located at position 4"),
+        ("'a'.5", "Unexpected symbol: '.5'. Located at position 4"),
         ("'a'['b']", "Unexpected symbol: '['. Located at position 4"),
         ("()", "Unexpected symbol: ')'. Located at position 2"),
         ("(1]", "Unexpected symbol: ']'. Located at position 3"),
@@ -113,27 +113,31 @@ def test_an_empty_text_has_no_tree() -> None:
         ("!", "Unexpected end of expression: '!'. Located at position 1"),
         ("nothing.x", "Unrecognized named-value: 'nothing'. Located at position 1"),
         ("1 && nothing(1", "Unrecognized function: 'nothing'. Located at position 6"),
-        ("join()", "Too few parameters supplied: '('. Located at position 5"),
-        ("contains(1, 2, 3)", "Too many parameters supplied: '('. Located at position 9"),
+        ("join()", "Too few parameters supplied: 'join'. Located at position 1"),
+        ("contains(1, 2, 3)", "Too many parameters supplied: 'contains'. Located at position 1"),
         (
             "case(true, 1, true, 2)",
             (
                 "Even number of parameters supplied, requires an odd number of parameters: "
-                "'('. Located at position 5"
+                "'case'. Located at position 1"
             ),
         ),
-        ("always(1)", "Too many parameters supplied: '('. Located at position 7"),
+        ("always(1)", "Too many parameters supplied: 'always'. Located at position 1"),
     ],
 )
 def test_what_makes_no_expression_is_refused_in_githubs_words(text: str, message: str) -> None:
     assert refused(text) == message
 
 
-def test_the_leftmost_mistake_is_the_one_told() -> None:
-    with pytest.raises(ParsingError):
-        tree("1 2 @")
+@pytest.mark.parametrize("text", ["1 2 @", "nothing @", "1 @ 2", "'a'.b", "github..ref"])
+def test_what_is_no_token_goes_before_what_makes_no_sense(text: str) -> None:
     with pytest.raises(LexingError):
-        tree("1 @ 2")
+        tree(text)
+
+
+def test_the_leftmost_mistake_is_the_one_told() -> None:
+    with pytest.raises(ParsingError, match="'2'"):
+        tree("1 2 nothing")
 
 
 def test_hints_name_what_is_known_here() -> None:
