@@ -83,6 +83,18 @@ def test_what_has_run_must_be_what_it_was(place: Place) -> None:
     assert "otherwise" in ended.output()
 
 
+def test_what_another_leg_ran_has_been_carried_out_too(place: Place) -> None:
+    steps = "- run: echo ${{ matrix.n }}\n- run: test ${{ matrix.n }} = 1\n"
+    place.steps(steps, job="strategy: {matrix: {n: [1, 2]}}")
+    assert place.run("run", "--snapshot", "on-failure").code == 1
+    place.steps(steps.replace("= 1", "= 2"), job="strategy: {matrix: {n: [1, 2]}}")
+    ended = rewind(place, "last")
+    assert ended.code == 2, ended
+    assert (
+        "step 2 of job 'job' has been changed since it was carried out in another leg of it" in ended.stderr
+    )
+
+
 def test_a_step_is_named_in_any_way(place: Place) -> None:
     run = fail(place, "--snapshot", "each-step")
     for to in ("job/3", "job/Test"):

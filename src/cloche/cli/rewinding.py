@@ -94,8 +94,10 @@ def check_unchanged(run: KeptRun, checkpoint: Checkpoint, workflow: Workflow) ->
     hint = "undo that, or run the workflow anew"
     if earlier:
         hint = f"undo that, or go back further: cloche rewind {run.facts.run_id} --to '{earlier[-1].facts.shown}'"
+    file_step = place.step - len(checkpoint.request["setups"])
+    leg = " in another leg of it" if change.job == place.job and change.step >= file_step else ""
     raise UsageError(
-        f"{change.what} has been changed since it was carried out, before step {place.step} of job '{place.job}'",
+        f"{change.what} has been changed since it was carried out{leg}, before step {place.step} of job '{place.job}'",
         hint=hint,
         position=change.position,
     )

@@ -10,7 +10,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloche.records import record
-from cloche.workflow.model import Condition
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 
 if TYPE_CHECKING:
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
     from cloche.errors import Position
     from cloche.workflow.model import Job, Step, Workflow
 
-_WHEN_BEGUN = ("condition", "runs_on", "needs", "env", "defaults", "strategy")
-"""Of a job that has begun: what has had its effect. The rest is looked at when it ends, or shown."""
-_WHEN_ENDED = (*_WHEN_BEGUN, "outputs", "continue_on_error")
-_SHOWN = frozenset({"index", "position", "name"})
+_APART = frozenset({"id", "index", "position", "name", "steps"})
+"""What a thing is known by, where it is, how it is shown, and what is looked at part by part."""
+_AT_ITS_END = frozenset({"outputs", "continue_on_error", "timeout_minutes"})
+"""What has no effect on a job before it ends."""
 
 Part = tuple[str, str, int, dict[str, Any]]
 """What it is part of (``workflow``, ``job`` or ``step``), the job's id, the step's number in the file, its content."""
@@ -31,10 +30,15 @@ Part = tuple[str, str, int, dict[str, Any]]
 
 @record
 class Change:
-    """The first part that is not what it was: in words, and where it is now, if it still is."""
+    """The first part that is not what it was: in words, and where it is now, if it still is.
+
+    ``job`` and ``step`` say of which job and step, empty and 0 for what belongs to none.
+    """
 
     what: str
     position: Position | None
+    job: str = ""
+    step: int = 0
 
 
 def parts(workflow: Workflow, ended: Collection[str], begun: str, steps: int) -> list[Part]:
@@ -44,17 +48,20 @@ def parts(workflow: Workflow, ended: Collection[str], begun: str, steps: int) ->
     ]
     for job in workflow.jobs.values():
         if job.id in ended:
-            found += _of_job(job, _WHEN_ENDED, len(job.steps))
+            found += _of_job(job, frozenset(), len(job.steps))
         elif job.id == begun:
-            found += _of_job(job, _WHEN_BEGUN, steps)
+            found += _of_job(job, _AT_ITS_END, steps)
     return [json.loads(json.dumps(part)) for part in found]  # as it is read again
 
 
-def _of_job(job: Job, names: SequenceOf[str], steps: int) -> Iterator[Part]:
-    yield "job", job.id, 0, _content(job, names)
+def _of_job(job: Job, later: frozenset[str], steps: int) -> Iterator[Part]:
+    yield "job", job.id, 0, _content(job, _names(job, _APART | later))
     for step in job.steps[:steps]:
-        fields = [field.name for field in dataclasses.fields(step) if field.name not in _SHOWN]
-        yield "step", job.id, step.index, _content(step, fields)
+        yield "step", job.id, step.index, _content(step, ["id", *_names(step, _APART)])
+
+
+def _names(thing: Job | Step, but: frozenset[str]) -> list[str]:
+    return [field.name for field in dataclasses.fields(thing) if field.name not in but]
 
 
 def first_change(before: SequenceOf[Any], workflow: Workflow) -> Change | None:
@@ -66,16 +73,17 @@ def first_change(before: SequenceOf[Any], workflow: Workflow) -> Change | None:
             if change := _difference(content, now):
                 return Change(f"the workflow's `{change}`", None)
         elif job is None:
-            return Change(f"job '{job_id}', which is gone", None)
+            return Change(f"job '{job_id}', which is gone", None, job_id)
         elif kind == "job":
             if change := _difference(content, _content(job, list(content))):
-                return Change(f"the `{change}` of job '{job_id}'", job.position)
+                return Change(f"the `{change}` of job '{job_id}'", job.position, job_id)
         elif number > len(job.steps):
-            return Change(f"step {number} of job '{job_id}', which is gone", job.position)
+            return Change(f"step {number} of job '{job_id}', which is gone", job.position, job_id, number)
         else:
             step = job.steps[number - 1]
             if change := _difference(content, _content(step, list(content))):
-                return Change(f"the `{change}` of {_named(step)} of job '{job_id}'", step.position)
+                what = f"the `{change}` of {_named(step)} of job '{job_id}'"
+                return Change(what, step.position, job_id, number)
     return None
 
 
@@ -99,23 +107,18 @@ _KEYS = {
 
 
 def _content(thing: object, names: SequenceOf[str]) -> dict[str, Any]:
-    return {name: _plain(getattr(thing, name)) for name in names}
+    return {name: _plain(getattr(thing, name, None)) for name in names}
 
 
 def _plain(value: Any) -> Any:
     """Return what a part of a workflow says, without where it says so."""
     if isinstance(value, Scalar):
         return value.value
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value.items]
+    if isinstance(value, Sequence | tuple):
+        return [_plain(item) for item in (value.items if isinstance(value, Sequence) else value)]
     if isinstance(value, Mapping):
         return {key.text: _plain(item) for key, item in value}
-    if isinstance(value, Condition):
-        return value.expression
     if dataclasses.is_dataclass(value):
-        return {
-            field.name: _plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.name != "position"
-        }
-    return list(value) if isinstance(value, tuple) else value
+        names = (field.name for field in dataclasses.fields(value) if field.name != "position")
+        return {name: _plain(getattr(value, name)) for name in names}
+    return value
