@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -97,13 +98,46 @@ def test_a_killed_terminal_ends_the_shell_and_the_run(place: Place) -> None:
         terminal.process.wait(DEADLINE)
 
 
+def test_a_step_without_its_folder(sandbox: Place) -> None:
+    sandbox.steps("- run: 'true'\n  working-directory: missing")
+    with Terminal(sandbox, "--on-failure", "shell") as terminal:
+        terminal.wait_for("missing")
+        terminal.wait_for("$ ")
+        terminal.type("pwd; exit\n")
+        terminal.wait_for("\r/\r\n")
+        assert terminal.end()[0] == 1
+
+
+def test_two_jobs_that_fail_have_the_terminal_one_after_the_other(sandbox: Place) -> None:
+    sandbox.steps("- run: exit 3", job="strategy: {matrix: {n: [1, 2]}, fail-fast: false}")
+    with Terminal(sandbox, "--on-failure", "shell", "--output", "plain") as terminal:
+        for _ in range(2):
+            terminal.wait_for("failed in 'job (")
+            terminal.wait_for("$ ")
+            terminal.forget()
+            terminal.type("exit\n")
+            terminal.wait_for("the run goes on")
+        assert terminal.end()[0] == 1
+
+
+def test_a_killed_worker_gives_the_terminal_back(daemon: Daemon) -> None:
+    daemon.place.steps(FAILING)
+    with Terminal(daemon.place, "--on-failure", "shell") as terminal:
+        terminal.wait_for("$ ")
+        (worker,) = daemon.workers
+        os.kill(worker, signal.SIGKILL)
+        terminal.wait_for("ended without a word")
+        assert not terminal.is_raw
+        terminal.end()
+
+
 def test_a_terminated_run_gives_the_terminal_back(sandbox: Place) -> None:
     sandbox.steps(FAILING)
     with Terminal(sandbox, "--on-failure", "shell") as terminal:
         terminal.wait_for("$ ")
         assert terminal.is_raw
         terminal.process.send_signal(signal.SIGTERM)
-        terminal.wait_for("the run has been cancelled")
+        terminal.wait_for("the job has been cancelled")
         code, _ = terminal.end()
     assert code == 130
 

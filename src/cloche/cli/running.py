@@ -92,7 +92,7 @@ def _run_workflows(options: RunOptions, secrets: Mapping[str, str], masker: Mask
     request = _request(options, settings, root, found, secrets)
     _check(found, request)
     wanted = read_on_failure(options.on_failure)
-    check_terminal(wanted)
+    check_terminal(wanted, settings.vm.provider)
     output = cast("Output", options.output)
     multiple = len(found.workflows) > 1
     shown = make_reporter(

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from cloche.cli.curtain import Curtain
     from cloche.daemon.sessions import LentSessions
     from cloche.events import Event
-    from cloche.execution.control import Why
     from cloche.execution.step_scope import StepScope
     from cloche.session import Session
+    from cloche.terminal.console import Console
     from cloche.terminal.door import Door
     from cloche.vm.guest import ExecSpec, JobRoot, Process
 
@@ -69,8 +69,12 @@ def read_on_failure(text: str | None) -> OnFailure:
     raise UsageError(f"--on-failure cannot be {text!r}", hint="--on-failure shell, keep or keep=30m")
 
 
-def check_terminal(wanted: OnFailure) -> None:
-    """UsageError where there is nobody to have a shell."""
+def check_terminal(wanted: OnFailure, provider: str = "auto") -> None:
+    """UsageError where there is nobody to have a shell, or nothing to have one of."""
+    if wanted.let_in and provider == "fake":
+        raise UsageError(
+            "--on-failure shell: the fake provider has no shells to type at", hint="--vm sandbox"
+        )
     if wanted.let_in and not (os.isatty(0) and os.isatty(1)):
         raise UsageError(
             "--on-failure shell needs a terminal as its standard input and output",
@@ -172,8 +176,7 @@ class RunPorter:
                 f"'{room.step}' failed in '{room.job}'. This is a shell where it ran; its end goes on with the run."
             )
             process = await scope.root.exec(shell(room, console.size, terminal_name()))
-            why = await _join(scope, process, console)
-            _say("the run goes on" if why == "ended" else "the shell was ended: the run has been cancelled")
+            _say(await _join(scope, process, console))
 
     # --- a door
 
@@ -245,16 +248,17 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _join(scope: StepScope, process: Process, console: Any) -> Why:
-    """Have a shell on the terminal until it ends, or the job has to."""
+async def _join(scope: StepScope, process: Process, console: Console) -> str:
+    """Have a shell on the terminal until it ends, or the job has to; which of these, in words."""
     from cloche.terminal.joining import join_console
 
     joined = asyncio.create_task(join_console(process, console))
     try:
-        why = await scope.control.watch(joined, None, _never)
-        if why == "ended":
-            await joined
-        return why
+        if await scope.control.watch(joined, None, _never) != "ended":
+            return "the shell was ended: the job has been cancelled"
+        if error := (await joined).error:
+            return f"there is no shell to be had: {error}; the run goes on"
+        return "the run goes on"
     finally:
         joined.cancel()
         with contextlib.suppress(ClocheError, asyncio.CancelledError):

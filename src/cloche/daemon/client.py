@@ -15,6 +15,10 @@ from cloche import __version__
 from cloche.daemon.wire import HEADER, RUN_SOCKET, STREAMS, Request
 from cloche.places import daemon_folder
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 OFF = "CLOCHE_NO_DAEMON"
 """An environment variable: with a value, commands do without the daemon."""
 LOST = 3
@@ -36,7 +40,31 @@ def ask(argv: list[str]) -> int | None:
             channel.settimeout(None)
         except OSError:
             return None
-        return _wait(channel)
+        give_back = _terminal(argv)
+        code = _wait(channel)
+        give_back()
+        return code
+
+
+def _terminal(argv: list[str]) -> Callable[[], None]:
+    """Return what brings the terminal back to what it is now, should its run be killed while it has it."""
+    if not any(arg.startswith("--on-failure") for arg in argv):
+        return lambda: None
+    import termios
+
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:
+        return lambda: None
+
+    def give_back() -> None:
+        try:
+            if termios.tcgetattr(0) != before:
+                termios.tcsetattr(0, termios.TCSANOW, before)
+        except termios.error:
+            pass  # it hung up
+
+    return give_back
 
 
 def version() -> str:

@@ -184,8 +184,11 @@ class LentSessions:
         if self._lost is not None:
             raise self._lost
         number = session.vm.guest.give_back()
-        async with asyncio.timeout(RELEASE_DEADLINE):
-            await self._ask({**request, "op": "keep", "session": session.id, "number": number})
+        try:
+            async with asyncio.timeout(RELEASE_DEADLINE):
+                await self._ask({**request, "op": "keep", "session": session.id, "number": number})
+        except TimeoutError:
+            raise ProviderError(f"the daemon did not answer within {RELEASE_DEADLINE:g} s") from None
         self._held.pop(session.id, None)
         _log.info("Session %s with VM %s is kept", session.id, session.vm_id)
 

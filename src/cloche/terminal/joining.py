@@ -7,7 +7,7 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Protocol
 
-from cloche.errors import GuestError, GuestTimeout
+from cloche.errors import ClocheError, GuestError, GuestTimeout
 from cloche.tasks import finish
 from cloche.terminal.streams import Sink, Source
 
@@ -76,12 +76,12 @@ async def join_console(process: Joined, console: Console) -> ExitStatus:
 
 
 async def _resize(process: Joined, size: TtySize) -> None:
-    with contextlib.suppress(GuestError):  # told where its output is read
+    with contextlib.suppress(ClocheError):  # told where its output is read
         await process.resize(size)
 
 
 async def _type(process: Joined, source: Source) -> None:
-    with contextlib.suppress(GuestError):  # as above
+    with contextlib.suppress(ClocheError):  # as above
         while data := await source.read():
             await process.write(data)
         await process.close_stdin()

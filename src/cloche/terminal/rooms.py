@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
     from cloche.vm.guest import JobRoot, TtySize
 
-_SHELL = (
-    "/bin/sh",
-    "-c",
-    "if command -v bash >/dev/null 2>&1; then exec bash --noprofile --norc; fi; exec sh",
-)
+_SHELL = 'cd "$0"; if command -v bash >/dev/null 2>&1; then exec bash --noprofile --norc; fi; exec sh'
 _PROMPT = "cloche:\\w\\$ "
 
 
@@ -43,10 +39,14 @@ def shell(room: Room, size: TtySize | None, terminal: str) -> ExecSpec:
     """Return what to start in a room for somebody to type at: bash where there is one.
 
     ``size`` and ``terminal`` are their terminal's; without a size it reads commands as from a pipe. It reads no
-    start-up files: what it finds is what the step found.
+    start-up files: what it finds is what the step found. Where the step's folder is missing, it begins in ``/``.
     """
     step = room.program()
     own = {"TERM": terminal, "PS1": _PROMPT} if size else {}
     return ExecSpec(
-        argv=_SHELL, env={**step.env, **own}, cwd=step.cwd, user=step.user, stdin=size is None, tty=size
+        argv=("/bin/sh", "-c", _SHELL, step.cwd),
+        env={**step.env, **own},
+        user=step.user,
+        stdin=size is None,
+        tty=size,
     )

@@ -29,6 +29,11 @@ def test_what_cannot_be_wanted(text: str) -> None:
     assert caught.value.hint
 
 
+def test_the_fake_has_nothing_to_type_at() -> None:
+    with pytest.raises(UsageError, match="fake"):
+        check_terminal(OnFailure(let_in=True), "fake")
+
+
 def test_who_wants_no_shell_needs_no_terminal() -> None:
     check_terminal(NOTHING)
     check_terminal(OnFailure(keep=1.0))

@@ -116,12 +116,12 @@ async def test_a_program_on_the_terminal(terminal: tuple[int, Console], root: Fa
     joined = asyncio.create_task(join_console(process, console))
     await read_until(ours, b"up")
     assert is_raw(console)
-    os.write(ours, b"typed\x03\x1a")
-    seen = await read_until(ours, b"\x1a")
-    assert seen.endswith(b"typed\x03\x1a"), "Ctrl-C and Ctrl-Z are bytes"
-    await process.signal(signal.SIGTERM)
+    os.write(ours, b"typed\x1a\x1c")
+    seen = await read_until(ours, b"\x1c")
+    assert seen.endswith(b"typed\x1a\x1c"), "what stops and ends programs are bytes"
+    os.write(ours, b"\x03")
     async with asyncio.timeout(DEADLINE):
-        assert (await joined).signal == signal.SIGTERM
+        assert (await joined).signal == signal.SIGINT, "the guest's terminal makes it one"
     assert not is_raw(console)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cloche.vm.fake.provider import FakeRoot
 
 _HARMLESS = {0, signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
+_CTRL_C, _CTRL_D = b"\x03", b"\x04"  # what a terminal makes a signal and an end of
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -217,8 +218,17 @@ class FakeProcess:
 
     async def write(self, data: bytes) -> None:
         """Write to standard input; what an ended program does not read is dropped."""
-        if self._input is not None and not self.ended.done():
+        if self._input is None or self.ended.done():
+            return
+        if self._spec.tty is None:
             await self._input.write(data)
+            return
+        typed, end, _ = data.partition(_CTRL_D)
+        await self._input.write(typed)
+        if _CTRL_C in data:
+            self._task.signal_tree(signal.SIGINT)
+        if end:
+            self._input.end()
 
     async def close_stdin(self) -> None:
         """End standard input."""
