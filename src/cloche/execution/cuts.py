@@ -6,16 +6,16 @@ whole.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from cloche.errors import ClocheError
+from cloche.errors import ClocheError, GuestError, GuestLost, GuestTimeout
 from cloche.events import SnapshotTaken
 from cloche.records import record
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from typing import Any
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from cloche.execution.resume import Place, Side
     from cloche.store.runs import Cut, CutFacts
     from cloche.vm.snapshot import VmSnapshot
+
+_PAUSES = (0.02, 0.1, 0.5)
+"""Seconds between attempts."""
 
 Mode = Literal["never", "on-failure", "each-step"]
 
@@ -97,7 +100,7 @@ class Cuts:
         )
 
         async def take(folder: Path) -> CutFacts:
-            snapshot = await self._take(folder)
+            snapshot = await self._take_soon(folder)
             return replace(facts, size=snapshot.size, paused=snapshot.paused)
 
         try:
@@ -107,6 +110,17 @@ class Cuts:
             self._give_up(wrong)
             return
         self._tell(place, self._last.facts, time.monotonic() - started)
+
+    async def _take_soon(self, folder: Path) -> VmSnapshot:
+        """Make a snapshot, a little later where something that was given up is still ending in the guest."""
+        for pause in _PAUSES:
+            try:
+                return await self._take(folder)
+            except (GuestLost, GuestTimeout):
+                raise
+            except GuestError:
+                await asyncio.sleep(pause)
+        return await self._take(folder)
 
     def after(self, *, failed: bool) -> None:
         """Take note of how the step after the last cut ended; that cut goes when nobody will want it."""

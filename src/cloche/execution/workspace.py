@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _HEAD = 64 * 1024
 """Bytes of a stream that its first header is surely in."""
 
+_LONGEST = 1800.0
+"""Seconds for all of it; each part has a deadline of its own."""
+
 _DEADLINE = 120.0
 _MOST_SAID = 1000
 _REMOVE = ("rm", "-rf", "--")
@@ -52,7 +55,10 @@ async def catch_up(
     """
     spec = CheckoutSpec(host, "", include=include)
     try:
-        all_of_them = [await _catch_up(root, folder, spec, files, side) for folder, files in sent.items()]
+        async with asyncio.timeout(_LONGEST):
+            all_of_them = [await _catch_up(root, folder, spec, files, side) for folder, files in sent.items()]
+    except TimeoutError as late:
+        raise GuestTimeout(f"the workspace was not caught up within {_LONGEST:g} s") from late
     except CheckoutError as wrong:
         raise GuestError(f"the changes of the repository cannot be sent: {wrong.message}") from wrong
     conflicts = tuple(name for one in all_of_them for name in one.conflicts)
@@ -142,10 +148,13 @@ async def _mark(pieces: AsyncIterator[bytes], most: int) -> str:
         mark.begin_file(entry.mode)
         content = head[entry.offset_data : entry.offset_data + entry.size]
         mark.take(content)
-        left = entry.size - len(content)
+        left, spare = entry.size - len(content), _HEAD
         async for piece in pieces:
             mark.take(piece[:left])
+            spare -= len(piece[left:])
             left -= len(piece[:left])
+            if spare < 0:  # no tar ends so
+                return ""
     return str(mark) if mark else ""
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloche.errors import ProviderError
-from cloche.events import Event, JobStarted, Notice, RunRewound, SnapshotTaken, StepEvent
+from cloche.errors import GuestError, GuestLost, ProviderError
+from cloche.events import Event, JobStarted, Notice, RunRewound, SnapshotTaken, StepEvent, StepStarted
 from cloche.execution.checkpoint import Checkpoint
 from cloche.execution.cuts import Rewind
 from cloche.execution.executor import WorkflowExecutor
@@ -23,11 +23,12 @@ from cloche.vm.snapshot import VmSnapshot
 from cloche.workflow.parse import parse_workflow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from cloche.execution.results import RunResult
     from cloche.execution.resume import Side
+    from cloche.session import Session
     from cloche.store.runs import Cut, KeptRun
 
 _DIFFERS = frozenset(
@@ -39,11 +40,13 @@ class Lab:
     """A place to run workflows in and to go on with them: the fake provider, and a store of runs."""
 
     def __init__(self, folder: Path) -> None:
-        self.manager = SessionManager(VmPool(FakeProvider()), SessionRegistry(folder / "sessions"))
+        self.provider = FakeProvider()
+        self.manager = SessionManager(VmPool(self.provider), SessionRegistry(folder / "sessions"))
         self.store = RunStore(folder / "runs", keep=3600.0, size=1 << 30)
         self.root = folder / "repository"
         self.root.mkdir()
         self.events: list[Event] = []
+        self.hook: Callable[[Event], None] = lambda _event: None
 
     async def run(self, text: str, **request: Any) -> RunResult:
         """Carry a workflow out from its beginning, keeping cuts."""
@@ -58,9 +61,9 @@ class Lab:
 
     async def _execute(self, text: str, request: RunRequest, rewind: Rewind | None) -> RunResult:
         self.events = []
-        executor = WorkflowExecutor(self.manager, [self.events.append], store=self.store)
+        self.executor = WorkflowExecutor(self.manager, [self.events.append, self.hook], store=self.store)
         workflow = parse_workflow(textwrap.dedent(text), ".github/workflows/test.yml")
-        return await executor.execute_workflow(workflow, request, rewind)
+        return await self.executor.execute_workflow(workflow, request, rewind)
 
     @property
     def kept(self) -> KeptRun:
@@ -303,6 +306,47 @@ async def test_a_provider_that_takes_none_lets_the_run_go_on(
     assert said == ["No more snapshots are made of this run: no room"]
     assert (await lab.run(steps("true", "exit 1"))).conclusion == "failure"
     assert lab.store.runs() == []
+
+
+async def test_what_is_still_ending_in_the_guest_is_waited_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, refusals = lab.manager.snapshot, iter((GuestError("under way"), GuestError("under way")))
+
+    async def later(session: Session, folder: Path) -> VmSnapshot:
+        if (refusal := next(refusals, None)) is not None:
+            raise refusal
+        return await take(session, folder)
+
+    monkeypatch.setattr(lab.manager, "snapshot", later)
+    await lab.run(steps("exit 1"))
+    assert lab.kept.failed_cut.facts.shown == "job/1"
+
+
+@pytest.mark.parametrize("end", ["cancel", "abort", "lose"])
+async def test_however_a_step_came_to_its_end_it_can_be_done_again(lab: Lab, end: str) -> None:
+    def act(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == 2:
+            if end == "lose":
+                (vm,) = lab.provider._vms.values()
+                vm.guest.lose(GuestLost("its VM died"))
+            else:
+                getattr(lab.executor, end)()
+
+    lab.hook = act
+    assert (await lab.run(steps("echo one > file", "sleep 5", "echo"))).conclusion != "success"
+    assert lab.kept.failed_cut.facts.shown == "job/2"
+    lab.hook = lambda _event: None
+    await lab.rewind(lab.kept.failed_cut, steps("echo one > file", "cat file", "echo"))
+    assert lab.output().startswith("one\n")
+
+
+async def test_a_job_that_is_new_waits_its_turn(lab: Lab) -> None:
+    await lab.run(steps("echo one", "exit 1"))
+    new = "  new:\n    runs-on: ubuntu-latest\n    steps: [{run: echo new}]\n"
+    text = steps("echo one", "echo two").replace("jobs:\n", f"jobs:\n{new}")
+    assert (await lab.rewind(lab.kept.failed_cut, text)).conclusion == "success"
+    assert lab.output() == "two\nnew\n"
 
 
 async def test_a_folder_that_cannot_be_written_lets_the_run_go_on(lab: Lab) -> None:
