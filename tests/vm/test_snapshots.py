@@ -155,6 +155,11 @@ async def test_what_cannot_be_written_leaves_nothing_and_the_vm_goes_on(
     vm = await allocate(provider)
     root = await vm.guest.open_job(JobRootSpec("job"))
     (kept / "file").touch()
+    (kept / "theirs").mkdir()
+    (kept / "theirs" / "precious").touch()
+    with pytest.raises(ProviderError, match="could not be written"):
+        await provider.snapshot(vm, kept / "theirs")
+    assert (kept / "theirs" / "precious").exists(), "what was there before is not ours to remove"
     with pytest.raises(ProviderError, match="could not be written"):
         await provider.snapshot(vm, kept / "file" / "cut")
     assert await run(root, "echo on") == "on\n"

@@ -5,18 +5,21 @@ What a snapshot holds is whatever the guest's memory and disk held, secrets too.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cloche.errors import ProviderError
 from cloche.records import record
+from cloche.tasks import finish
 from cloche.vm.guest import GuestInfo
 from cloche.vm.provider import VmSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from cloche.vm.provider import Allocation, Vm
@@ -104,6 +107,25 @@ class SnapshotProvider(Protocol):
 
     async def resume(self, snapshot: VmSnapshot) -> Allocation:
         """Make a VM of a snapshot: with its id where that is free, with its boot id always. ProviderError."""
+
+
+async def whole(folder: Path, take: Callable[[], Awaitable[VmSnapshot]]) -> VmSnapshot:
+    """Make ``folder`` and take a snapshot in it, to its end even when the caller is cancelled.
+
+    ProviderError when it cannot be written, or the folder is there. Unless all went well nothing is left of it.
+    """
+    try:
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
+        try:
+            return await finish(take())
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ProviderError(
+            f"the snapshot could not be written to {folder}: {error.strerror or error}",
+            hint="cloche doctor shows the space that is left",
+        ) from error
 
 
 def snapshots_of(provider: object) -> SnapshotProvider:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from cloche.errors import ProviderError
 from cloche.image.model import Image
-from cloche.tasks import finish
 from cloche.vm.qemu import machine, pages
 from cloche.vm.qemu.template import Template
-from cloche.vm.snapshot import VmSnapshot
+from cloche.vm.snapshot import VmSnapshot, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,18 +33,7 @@ _TEMPLATE_FILES = ("memory", "disk.qcow2", "overlay.qcow2", "template.json")
 
 async def take(vm: QemuVm, folder: Path, number: int) -> VmSnapshot:
     """See SnapshotProvider.snapshot."""
-    try:
-        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
-        return await finish(_take(vm, folder, number))
-    except OSError as error:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        raise ProviderError(
-            f"the snapshot could not be written to {folder}: {error.strerror or error}",
-            hint="cloche doctor shows the space that is left",
-        ) from error
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        raise
+    return await whole(folder, lambda: _take(vm, folder, number))
 
 
 async def _take(vm: QemuVm, folder: Path, number: int) -> VmSnapshot:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from cloche.errors import ProviderError
 from cloche.guest.jobs import LABEL
 from cloche.records import record
-from cloche.tasks import finish
 from cloche.vm.sandbox import layers
-from cloche.vm.snapshot import VmSnapshot
+from cloche.vm.snapshot import VmSnapshot, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,18 +41,7 @@ class KeptRoot:
 
 async def take(vm: SandboxVm, folder: Path, number: int) -> VmSnapshot:
     """See SnapshotProvider.snapshot."""
-    try:
-        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
-        return await finish(_take(vm, folder, number))
-    except OSError as error:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        raise ProviderError(
-            f"the snapshot could not be written to {folder}: {error.strerror or error}",
-            hint="cloche doctor shows the space that is left",
-        ) from error
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        raise
+    return await whole(folder, lambda: _take(vm, folder, number))
 
 
 async def _take(vm: SandboxVm, folder: Path, number: int) -> VmSnapshot:
