@@ -248,6 +248,26 @@ def test_a_vm_is_kept_for_a_shell(daemon: Daemon) -> None:
     assert not settled(lambda: daemon.status["sessions"], DEADLINE)
 
 
+def test_a_kept_vm_is_a_session_among_the_others(daemon: Daemon) -> None:
+    place, env = daemon.place, {"CLOCHE_SESSION_MAX_CONCURRENT": "1"}
+    place.steps(FAILING)
+    assert place.run("run", "--on-failure", "keep", env=env).code == 1
+    refused = place.run("run", env=env)
+    assert refused.code == 3
+    assert "limit" in refused.stderr
+    assert place.run("shell", "--end").code == 0
+    assert place.run("run", env=env).code == 1
+
+
+def test_a_run_that_is_killed_at_its_end_leaves_nothing(daemon: Daemon) -> None:
+    """Whoever owns the VM at that moment, the run's process or the daemon, somebody does."""
+    daemon.place.steps(FAILING)
+    with daemon.place.events("--on-failure", "keep=2s") as running:
+        running.wait_for("job.finished")
+        running.kill()
+    assert not settled(lambda: daemon.status["sessions"], DEADLINE)
+
+
 def test_a_kept_vm_goes_when_its_time_is_up(daemon: Daemon) -> None:
     daemon.place.steps(FAILING)
     assert daemon.place.run("run", "--on-failure", "keep=1s").code == 1

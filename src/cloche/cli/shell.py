@@ -49,20 +49,20 @@ async def _end(run: str | None) -> int:
 
 
 async def _visit(run: str | None, job: str | None) -> int:
+    from cloche.report.text import visible
     from cloche.terminal.console import Console, terminal_name
 
     knocking, console = _knocking(), Console()
     address, told = await _choose(knocking, run)
     visit = await knocking.enter(address, job=job, size=console.size, terminal=terminal_name())
     if console.is_terminal:
-        room = visit.room
-        click.echo(
-            f"cloche: in '{room['job']}' of '{told.get('workflow')}' ({address.run}), at '{room['step']}'"
-        )
+        job, step, workflow = map(visible, (*_names(visit.room), str(told.get("workflow"))))
+        click.echo(f"cloche: in '{job}' of '{workflow}' ({address.run}), at '{step}'")
     return await _joined(visit, console)
 
 
 async def _joined(visit: Visit, console: Any) -> int:
+    from cloche.report.text import visible
     from cloche.terminal.joining import join_console
 
     joined = asyncio.ensure_future(join_console(visit, console))
@@ -74,7 +74,7 @@ async def _joined(visit: Visit, console: Any) -> int:
     except asyncio.CancelledError:
         return EXIT_WORKFLOW_FAILED
     except ClocheError as gone:
-        sys.stderr.write(f"cloche: {gone.message}\n")
+        sys.stderr.write(f"cloche: {visible(gone.message)}\n")
         return EXIT_WORKFLOW_FAILED
     finally:
         visit.close()
@@ -114,10 +114,16 @@ def _listed(there: Sequence[tuple[Address, Mapping[str, Any]]]) -> str:
 
 
 def _lines(door: Address, told: Mapping[str, Any]) -> Iterator[str]:
+    from cloche.report.text import visible
     from cloche.units import format_duration
 
     kept = told.get("kept_until")
     state = f"kept for another {format_duration(max(kept - time.time(), 0.0))}" if kept else "running"
-    yield f"{door.run} · {told.get('workflow')} · {state}"
+    yield f"{door.run} · {visible(str(told.get('workflow')))} · {state}"
     for room in told.get("rooms", ()):
-        yield f"  --job '{room['job']}' · {room['step']}"
+        job, step = map(visible, _names(room))
+        yield f"  --job '{job}' · {step}"
+
+
+def _names(room: Mapping[str, Any]) -> tuple[str, str]:
+    return str(room["job"]), str(room["step"])

@@ -244,7 +244,9 @@ def _fields(step: ExecSpec) -> Mapping[str, Any]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"cloche: {text}\n")
+    from cloche.report.text import visible
+
+    sys.stdout.write(f"cloche: {visible(text)}\n")
     sys.stdout.flush()
 
 

@@ -35,6 +35,7 @@ ASK_DEADLINE = 10.0
 MAX_VISITORS = 16
 _LARGEST = 4096
 _MAX_NAME = 64
+_PAUSE = 1.0
 _BACKLOG = 16
 _CREDENTIALS = struct.Struct("3i")
 
@@ -90,7 +91,11 @@ class Door:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(self._listener)
+            try:
+                sock, _ = await loop.sock_accept(self._listener)
+            except OSError:  # no descriptors are left: some will be
+                await asyncio.sleep(_PAUSE)
+                continue
             if peer_user(sock) != os.getuid() or len(self._visits) >= MAX_VISITORS:
                 sock.close()
                 continue
