@@ -337,7 +337,7 @@ class FakeProvider:
         """See SnapshotProvider: files, names and the boot id; no programs."""
         from cloche.vm.fake.snapshot import take
 
-        return take(self._ours(vm), folder, number)
+        return await take(self._ours(vm), folder, number)
 
     async def restore(self, vm: Vm, snapshot: VmSnapshot) -> None:
         """See SnapshotProvider."""

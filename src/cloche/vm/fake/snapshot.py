@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from cloche.errors import GuestError, ProviderError
 from cloche.vm.fake.files import Device, File, FileSystem, Folder, Link, Program
 from cloche.vm.guest import JobRootSpec
-from cloche.vm.snapshot import VmSnapshot
+from cloche.vm.snapshot import VmSnapshot, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,24 +24,16 @@ NOTE = "a snapshot of a fake VM holds the files of its jobs, and no programs"
 _FILE = "roots.json"
 
 
-def take(vm: FakeVm, folder: Path, number: int | None) -> VmSnapshot:
+async def take(vm: FakeVm, folder: Path, number: int | None) -> VmSnapshot:
     """See SnapshotProvider.snapshot."""
     guest = vm.guest
     guest.check()
     if guest.under_way:
         raise GuestError("something is under way in the guest: it cannot be kept as it is")
-    try:
-        folder.mkdir(mode=0o700, parents=True)
-        return _take(vm, guest, folder, number)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise ProviderError(
-            f"the snapshot could not be written to {folder}: {error.strerror or error}",
-            hint="cloche doctor shows the space that is left",
-        ) from error
+    return await whole(folder, lambda: _take(vm, guest, folder, number))
 
 
-def _take(vm: FakeVm, guest: FakeGuest, folder: Path, number: int | None) -> VmSnapshot:
+async def _take(vm: FakeVm, guest: FakeGuest, folder: Path, number: int | None) -> VmSnapshot:
     roots = sorted(guest.roots, key=lambda root: root.name)
     descriptor = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
