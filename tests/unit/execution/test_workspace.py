@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloche.events import Notice, RunRewound
+from cloche.execution.checkout import Mark
+from cloche.execution.workspace import _mark
 from tests.unit.execution.test_rewind import Lab
 
 if TYPE_CHECKING:
@@ -145,3 +152,78 @@ async def test_a_repository_that_cannot_be_read_fails_the_job_and_says_why(
     result = await lab.rewind(lab.kept.failed_cut, workflow("true"))
     assert result.conclusion == "failure"
     assert "the changes of the repository cannot be sent: git is not installed" in str(lab.said(Notice))
+
+
+@st.composite
+def packed(draw: st.DrawFn) -> tuple[bytes, str, int]:
+    """One entry as a guest packs it, the mark of it, and its size."""
+    name = draw(st.text("ab/ü", min_size=1, max_size=300)).strip("/") or "a"
+    entry, mark = tarfile.TarInfo(name), Mark()
+    entry.mtime = draw(st.floats(0, 1e9))  # which takes an extended header
+    content = b""
+    if draw(st.booleans()):
+        entry.type, entry.linkname = tarfile.SYMTYPE, draw(st.text("xy/", min_size=1, max_size=300))
+        mark.take_link(entry.linkname)
+    else:
+        content = draw(st.binary(max_size=200)) * draw(st.sampled_from([0, 1, 700]))
+        entry.mode, entry.size = draw(st.sampled_from([0o644, 0o755])), len(content)
+        mark.begin_file(entry.mode)
+        mark.take(content)
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w|") as tar:
+        tar.addfile(entry, io.BytesIO(content))
+    return target.getvalue(), str(mark), len(content)
+
+
+async def pieces(data: bytes, sizes: list[int]) -> AsyncIterator[bytes]:
+    """Yield the data in pieces of these sizes, again and again."""
+    start = 0
+    for size in itertools.cycle(sizes):
+        if start >= len(data):
+            return
+        yield data[start : start + size]
+        start += size
+
+
+@given(packed(), st.lists(st.integers(1, 100_000), min_size=1, max_size=3))
+async def test_a_file_of_the_guest_has_the_mark_that_it_has_here(
+    entry: tuple[bytes, str, int], sizes: list[int]
+) -> None:
+    data, mark, size = entry
+    sizes = [max(one, len(data) // 1000) for one in sizes]
+    assert await _mark(pieces(data, sizes), size) == mark
+    if size:
+        assert await _mark(pieces(data, sizes), size - 1) == "", "larger than anything it could be"
+
+
+@given(st.binary(max_size=3000))
+async def test_nonsense_of_the_guest_has_no_mark_that_is_known(data: bytes) -> None:
+    assert isinstance(await _mark(pieces(data, [512]), 10_000), str)
+    head = packed_file(b"x" * 100)
+    endless = head + data + bytes(200_000)
+    assert await _mark(pieces(endless, [4096]), 10_000) in {"", str(marked(b"x" * 100))}
+
+
+def packed_file(content: bytes) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        entry = tarfile.TarInfo("file")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return target.getvalue()
+
+
+def marked(content: bytes) -> Mark:
+    mark = Mark()
+    mark.begin_file(0o644)
+    mark.take(content)
+    return mark
+
+
+async def test_a_stream_without_an_end_is_not_read_for_ever() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield packed_file(b"x")
+        while True:
+            yield bytes(4096)
+
+    assert await _mark(endless(), 10_000) == ""
