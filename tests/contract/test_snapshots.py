@@ -145,7 +145,11 @@ async def test_what_cannot_be_written_leaves_nothing_and_the_vm_goes_on(
     (kept / "file").touch()
     with pytest.raises(ProviderError, match="could not be written"):
         await snapshots_of(provider).snapshot(vm, kept / "file" / "cut")
-    assert [path.name for path in kept.iterdir()] == ["file"]
+    (kept / "there").mkdir()
+    (kept / "there" / "something").touch()
+    with pytest.raises(ProviderError, match="could not be written"):
+        await snapshots_of(provider).snapshot(vm, kept / "there")
+    assert sorted(path.name for path in kept.rglob("*")) == ["file", "something", "there"]
     assert (await run("echo on"))[0] == b"on\n"
 
 
