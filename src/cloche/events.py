@@ -166,10 +166,11 @@ class StepStarted(StepEvent):
 
 
 @record(kw_only=True)
-class SnapshotTaken(StepEvent):
-    """The run was kept as it is just before the step: ``size`` bytes on disk. The VM stood still for ``paused_ms``."""
+class SnapshotTaken(JobEvent):
+    """The run was kept as it is, ``step`` being next: ``size`` bytes on disk. The VM stood still for ``paused_ms``."""
 
     type: ClassVar[str] = "snapshot.taken"
+    step: int
     size: int
     paused_ms: float
     duration_ms: int

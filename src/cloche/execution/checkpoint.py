@@ -75,9 +75,12 @@ class Checkpoint:
             told["place"] = Place(**told["place"])
             told["results"] = tuple(JobResult(**result) for result in told["results"])
             told["finished"] = tuple(told["finished"])
-            return cls(**told)
+            read = cls(**told)
+            read.resume(None).make_state()
+            read.make_request(lambda _labels: None)
         except (TypeError, ValueError, KeyError) as wrong:
             raise ProviderError(f"the cut cannot be read: {wrong!r}", hint="run the workflow anew") from wrong
+        return read
 
     def resume(self, side: Side | None) -> Resume:
         """Return what the jobs of a run that goes on from here have to know."""

@@ -28,7 +28,7 @@ def _table(run: RunState) -> str:
     width = max((min(cells(name), _NAME_WIDTH) for name, _ in table), default=0)
     lines = []
     for name, row in table:
-        took = "" if row.conclusion in {"skipped", None} else duration(row.duration)
+        took = duration(row.duration) if row.timed else ""
         line = f"{padded(_cut(name), width)}  {took:>8}  {row.remark}"
         lines.append(line.rstrip() + "\n")
     return "".join(lines)

@@ -261,6 +261,8 @@ def _take_rewind(run: RunState, event: RunRewound) -> None:
             JobEvent(run_id=event.run_id, at=event.at, job=job, leg=leg.removesuffix(")") or None)
         )
         state.conclusion, state.earlier = conclusion, True
+        if leg:
+            state.name = one_line(place)
 
 
 def _take_job(job: JobState, event: JobEvent) -> None:

@@ -41,8 +41,7 @@ def _row(row: Row, width: int, bar: int, total: float, columns: int) -> list[Spa
     indent = "  " * row.depth
     style = style_of(row.conclusion, forgiven=row.forgiven)
     name = padded(fitted(row.name, width - len(indent)), width - len(indent))
-    timed = row.conclusion not in {"skipped", None}
-    time = duration(row.duration) if timed else row.conclusion or ""
+    time = duration(row.duration) if row.timed else "" if row.earlier else row.conclusion or ""
     spans = [
         (indent, ""),
         (row.mark, style),
@@ -50,7 +49,7 @@ def _row(row: Row, width: int, bar: int, total: float, columns: int) -> list[Spa
     ]
     spans += [(name, "dim" if row.conclusion == "skipped" else "" if row.depth else "bold")]
     spans += [(f"{time:>{_TIME_WIDTH}}", "dim")]
-    if bar and timed:
+    if bar and row.timed:
         spans += _bar(row, bar, total, style)
     if row.remark and row.conclusion != "skipped":
         room = columns - sum(cells(text) for text, _ in spans) - 2

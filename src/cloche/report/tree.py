@@ -96,6 +96,7 @@ def _job_rows(job: JobState, spinner: str, now: float) -> Iterator[_Row]:
         rank = _FAILED if job.conclusion == "failure" else _DONE
         mark = wording.mark(job), style_of(job.conclusion)
         time = "skipped" if job.conclusion == "skipped" else duration(job.duration_ms)
+        time = "before" if job.earlier else time
         yield _Row(1, mark, (job.name, ""), time, rank)
     elif job.started_at is None:
         yield _Row(1, (wording.WAITING, "dim"), (job.name, "dim"), "", _WAITING)

@@ -176,6 +176,12 @@ class Row:
     remark: str
     start: float
     duration: float
+    earlier: bool = False
+
+    @property
+    def timed(self) -> bool:
+        """Whether it took time, and in this run."""
+        return self.conclusion not in {"skipped", None} and not self.earlier
 
 
 def rows(run: RunState) -> list[Row]:
@@ -186,7 +192,9 @@ def rows(run: RunState) -> list[Row]:
     for job in jobs:
         start = _since(run, job.started_at)
         sign, remark = mark(job), job_remark(job)
-        table.append(Row(0, sign, job.name, job.conclusion, False, remark, start, job.duration_ms))
+        table.append(
+            Row(0, sign, job.name, job.conclusion, False, remark, start, job.duration_ms, earlier=job.earlier)
+        )
         if job.conclusion != "success" or not long:
             table += [_step_row(run, job.steps[number]) for number in sorted(job.steps)]
     return table

@@ -361,7 +361,17 @@ async def test_another_format_is_refused_by_its_number(lab: Lab) -> None:
     with pytest.raises(ProviderError, match="format 99"):
         Checkpoint.from_json(told)
     nonsense: Any
-    for nonsense in ({}, {"version": 1}, [], None, {**told, "version": 1, "place": 3}):
+    right = {**told, "version": 1}
+    spec = {**told["request"], "spec": {"image": "default", "other": 1}}
+    wrong: list[dict[str, Any]] = [
+        {"place": 3},
+        {"results": [{}]},
+        {"state": {}},
+        {"request": {}},
+        {"request": spec},
+        {"more": 1},
+    ]
+    for nonsense in ({}, {"version": 1}, [], None, *({**right, **one} for one in wrong)):
         with pytest.raises(ProviderError):
             Checkpoint.from_json(nonsense)
 
