@@ -47,20 +47,15 @@ def check_tree(
     findings: Findings,
     *,
     refused: AbstractSet[str] = frozenset(),
-    unadvertised: AbstractSet[str] = frozenset(),
 ) -> None:
-    """Note everything in ``root`` that ``definition`` does not allow.
-
-    ``refused`` are well-known keys to treat as unknown; ``unadvertised`` are known but not suggested.
-    """
-    _Checker(findings, refused, unadvertised).value(root, definition, definition.allowed)
+    """Note everything in ``root`` that ``definition`` does not allow; ``refused`` are well-known keys to refuse."""
+    _Checker(findings, refused).value(root, definition, definition.allowed)
 
 
 class _Checker:
-    def __init__(self, findings: Findings, refused: AbstractSet[str], unadvertised: AbstractSet[str]) -> None:
+    def __init__(self, findings: Findings, refused: AbstractSet[str]) -> None:
         self._findings = findings
         self._refused = refused
-        self._unadvertised = refused | unadvertised
 
     def value(self, node: Node, definition: Definition, allowed: Allowed) -> None:
         if isinstance(node, Scalar):
@@ -145,8 +140,11 @@ class _Checker:
     ) -> list[MappingValue]:
         """Check one entry and return the candidates that know its key, or all if none does."""
         text = plain_text(key)
-        knowing = [one for one in candidates if text in one.properties and text not in self._refused]
+        knowing = [one for one in candidates if text in one.properties]
         first = candidates[0]
+        if knowing and text in self._refused:  # it still tells which kind of mapping is meant
+            self._findings.add(f"Unexpected value '{text}'", key.position)
+            return knowing
         if knowing:
             definition = knowing[0].properties[text]
             self.value(value, definition, allowed | definition.allowed)
@@ -164,7 +162,7 @@ class _Checker:
             hint = "merge keys are not part of GitHub's YAML; repeat the keys, or alias a whole value"
             self._findings.add(message, key.position, hint)
             return
-        known = {name for one in candidates for name in one.properties} - self._unadvertised
+        known = {name for one in candidates for name in one.properties} - self._refused
         self._findings.add_unknown(message, key.position, text, sorted(known))
 
     def _check_complete(
@@ -172,7 +170,7 @@ class _Checker:
     ) -> None:
         if len(candidates) > 1:
             counts = Counter(name for one in candidates for name in one.properties)
-            telling = {name for name, count in counts.items() if count == 1} - self._unadvertised
+            telling = {name for name, count in counts.items() if count == 1} - self._refused
             self._findings.add(
                 "There's not enough info to determine what you meant. "
                 f"Add one of these properties: {', '.join(sorted(telling))}",

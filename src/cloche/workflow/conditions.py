@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from cloche.expressions import ExpressionError, condition
 from cloche.expressions.parser import MAX_LENGTH
 from cloche.workflow.model import Condition
-from cloche.workflow.templates import OPEN, plain_text
+from cloche.workflow.nodes import Scalar
+from cloche.workflow.templates import OPEN, interpret, plain_text
 
 if TYPE_CHECKING:
     from cloche.workflow.findings import Findings
-    from cloche.workflow.nodes import Scalar
     from cloche.workflow.schema import Allowed
 
 IMPLIED = "success()"
@@ -29,7 +29,8 @@ def read_condition(scalar: Scalar, allowed: Allowed, findings: Findings) -> Cond
     expression = (_condition.__wrapped__ if too_long_to_keep else _condition)(text, allowed)
     if isinstance(expression, str):
         return Condition(expression, scalar.position)
-    if OPEN not in text:  # what is wrong inside ${{ }} the schema has noted already
+    # What is wrong inside ${{ }} the schema has noted, but ${{ 'text' }} is no more than text to it.
+    if OPEN not in text or isinstance(interpret(scalar, allowed), Scalar):
         findings.add(expression.message, scalar.position, expression.hint)
     return Condition(IMPLIED, scalar.position)
 

@@ -13,6 +13,8 @@ class Identifiers:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self.spelled: set[str] = set()
+        """The ids taken, as they were written."""
 
     def add(self, text: str) -> str | None:
         """Take ``text`` as an id and return what is wrong with it, ``None`` if nothing is."""
@@ -27,4 +29,5 @@ class Identifiers:
         if text.lower() in self._taken:
             return f"The identifier '{text}' may not be used more than once within the same scope."
         self._taken.add(text.lower())
+        self.spelled.add(text)
         return None

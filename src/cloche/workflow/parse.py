@@ -73,7 +73,6 @@ def read_checked(text: str | bytes, path: str, rules: Rules, findings: Findings)
         WORKFLOW_ROOT,
         findings,
         refused=frozenset() if rules.background_steps else EXPERIMENTAL_STEP_KEYS,
-        unadvertised=EXPERIMENTAL_STEP_KEYS,
     )
     if rules.staged:
         findings.check()

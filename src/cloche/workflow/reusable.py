@@ -166,8 +166,6 @@ class _Loader:
             check_call(call.job, call.uses, called.root, findings)
             findings.check()
             self.count_jobs(called)
-        except CallError:
-            raise
         except WorkflowError as error:
             raise CallError(tuple(_from_called(one, call) for one in error.diagnostics)) from None
         return self._with_permissions(caller, call, called)

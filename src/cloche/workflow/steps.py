@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cloche.workflow.background import check_background
 from cloche.workflow.conditions import read_condition
 from cloche.workflow.definitions import STEP_CONDITION
 from cloche.workflow.identifiers import Identifiers
@@ -35,10 +36,13 @@ def _step(index: int, node: Mapping, ids: Identifiers, findings: Findings) -> St
         _check_uses(uses, findings)
     condition = scalar_at(node, "if")
     with_ = node.get("with")
+    id_ = _id(node, ids, findings)
+    check_background(node, id_, ids.spelled, findings)
+    read_steps(node.get("parallel"), findings)  # notes what is wrong; nobody carries them out yet
     return Step(
         index=index,
         position=node.position,
-        id=_id(node, ids, findings),
+        id=id_,
         name=scalar_at(node, "name"),
         condition=read_condition(condition, STEP_CONDITION, findings) if condition else None,
         run=scalar_at(node, "run"),

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cloche.expressions import ExpressionError, parse_template, to_string
+from cloche.expressions import ExpressionError, ParsingError, parse_template, to_string
 from cloche.expressions.parser import MAX_LENGTH
 from cloche.records import record
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OPEN = "${{"
 _INSERT = re.compile(r"\$\{\{\s*insert\s*\}\}")
+_INSERT_ANYWHERE = re.compile(r"\$\{\{\s*insert(?P<parameters>(?:\s(?:[^'}]|'[^']*')*)?)\}\}")
 
 
 @record
@@ -39,11 +40,26 @@ def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert |
         return scalar
     if is_insert(scalar):
         return Insert()
+    if directive := _INSERT_ANYWHERE.search(scalar.value):
+        return ParsingError(_misplaced(directive), offset=directive.start())
     too_long_to_keep = len(scalar.value) > MAX_LENGTH
     text = (_literal.__wrapped__ if too_long_to_keep else _literal)(scalar.value, allowed)
     if isinstance(text, str):
         return Scalar(text, text, scalar.position, quoted=True)
     return text or Templated()
+
+
+def _misplaced(directive: re.Match[str]) -> str:
+    """GitHub's words for ``${{ insert }}`` with parameters, or beside other text."""
+    if parameters := len(directive["parameters"].split()):
+        return (
+            "Exactly 0 parameter(s) were expected following the directive 'insert'. "
+            f"Actual parameter count: {parameters}"
+        )
+    return (
+        "The directive 'insert' is not allowed in this context. Directives are not supported for expressions that "
+        "are embedded within a string. Directives are only supported when the entire value is an expression."
+    )
 
 
 @lru_cache(maxsize=256)

@@ -99,12 +99,13 @@ def _passes(only: tuple[str, ...], not_: tuple[str, ...], names: tuple[str, ...]
 
 
 def read_triggers(node: Node | None, findings: Findings) -> dict[str, Trigger]:
-    """Read ``on`` as triggers by event, in file order. Notes cron expressions that are none.
+    """Read ``on`` as triggers by event, in file order. Notes cron expressions and inputs that are none.
 
     The schema has been checked; what it refused is passed over.
     """
     if isinstance(node, Mapping):
         _check_crons(node.get("schedule"), findings)
+        _check_choices(node.get("workflow_dispatch"), findings)
         return {key.text: _trigger(key, value) for key, value in node}
     return {text: Trigger(text, item.position) for text, item in _strings(node)}
 
@@ -114,6 +115,20 @@ def _check_crons(schedule: Node | None, findings: Findings) -> None:
         cron = item.get("cron") if isinstance(item, Mapping) else None
         if isinstance(cron, Scalar) and plain_text(cron) and not is_cron(plain_text(cron)):
             findings.add(INVALID_CRON, cron.position)
+
+
+def _check_choices(dispatch: Node | None, findings: Findings) -> None:
+    """Note inputs to choose from that offer nothing, and offers for inputs of another type."""
+    inputs = dispatch.get("inputs") if isinstance(dispatch, Mapping) else None
+    for _, spec in inputs if isinstance(inputs, Mapping) else ():
+        if not isinstance(spec, Mapping):
+            continue
+        type_, options = spec.get("type"), spec.get("options")
+        is_choice = isinstance(type_, Scalar) and plain_text(type_) == "choice"
+        if is_choice and not (isinstance(options, Sequence) and options.items):
+            findings.add("Missing 'options' for choice input", spec.position)
+        elif not is_choice and options is not None:
+            findings.add("Input type is not 'choice', but 'options' is defined", spec.position)
 
 
 def _trigger(key: Scalar, config: Node) -> Trigger:

@@ -61,8 +61,9 @@ def test_every_refused_key_of_a_job(key: str) -> None:
 
 @pytest.mark.parametrize("key", STEP_KEYS)
 def test_every_refused_key_of_a_step(key: str) -> None:
-    text = step(f"{key}: {VALUES[key]}" + ("\n        run: a" if key == "background" else ""))
-    assert refusal(text) == f"6:9 `{key}` is not carried out by Cloche yet"
+    known = "{id: server, run: a}\n      - "
+    text = step(known + f"{key}: {VALUES[key]}" + ("\n        run: a" if key == "background" else ""))
+    assert refusal(text) == f"7:9 `{key}` is not carried out by Cloche yet"
 
 
 def test_background_steps_are_unknown_where_github_has_them_switched_off() -> None:
