@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.daemon import Daemon
+from tests.e2e.keeping import runs_of_its_own
 from tests.e2e.place import DEADLINE, Place, settled
 from tests.e2e.terminal import Terminal
 
@@ -161,6 +162,23 @@ def test_what_cannot_be_is_refused_up_front(sandbox: Place, asked: str, said: st
     assert ended.code == 2
     assert said in ended.stderr
     assert "Allocated" not in ended.stderr
+
+
+def test_a_shell_before_a_run_goes_on_again(sandbox: Place) -> None:
+    sandbox.steps(FAILING)
+    with runs_of_its_own(sandbox):
+        assert sandbox.run("run", "--snapshot", "on-failure").code == 1
+        refused = sandbox.run("rewind", "last", "--shell")
+        assert refused.code == 2
+        assert "--shell needs a terminal" in refused.stderr
+        with Terminal(sandbox, "last", "--shell", command="rewind") as terminal:
+            terminal.wait_for("'Break' of 'job' comes next")
+            terminal.wait_for("$ ")
+            terminal.type("echo $OWN $LATER ${PWD##*/}; echo touched > ../mark; exit\n")
+            terminal.wait_for("mine from-step-one sub")
+            code, said = terminal.end()
+    assert code == 1
+    assert "always after touched" in said.rpartition("the run goes on")[2]
 
 
 # In a run that goes on

@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 )
 @click.option("--theirs", "side", flag_value="theirs", help="In that case: take the step's, without a word.")
 @click.option(
+    "--shell",
+    is_flag=True,
+    help="First a shell on this terminal, where the step is about to run: what it does stays.",
+)
+@click.option(
     "--output", type=click.Choice(["console", "plain", "jsonl"]), default="console", show_default=True
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only errors and how it ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Cloche's own log too, on standard error.")
-def rewind(*, run: str, to: str | None, side: Side | None, output: str, quiet: bool, verbose: bool) -> None:
+def rewind(
+    *, run: str, to: str | None, side: Side | None, shell: bool, output: str, quiet: bool, verbose: bool
+) -> None:
     """Go on with RUN from before the step that failed: the VM as it was then, the workflow as it is now.
 
     RUN is an id that `cloche runs` lists, a unique beginning of one, or `last`. What was carried out of the workflow
@@ -40,4 +47,4 @@ def rewind(*, run: str, to: str | None, side: Side | None, output: str, quiet: b
     import_asyncio()
     from cloche.cli.rewinding import RewindOptions, rewind_run
 
-    sys.exit(rewind_run(RewindOptions(run, to, side, output, quiet, verbose)))
+    sys.exit(rewind_run(RewindOptions(run, to, side, output, quiet, verbose, shell=shell)))

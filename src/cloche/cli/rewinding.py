@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from cloche.cli.curtain import Curtain
 from cloche.cli.finding import Found, read_workflow
 from cloche.cli.masked import mask_error
 from cloche.cli.running import Runs, open_store, start_log
+from cloche.cli.visiting import NOTHING, OnFailure, check_terminal
 from cloche.config import load_settings
 from cloche.errors import ClocheError, ProviderError, UsageError
 from cloche.execution.checkpoint import Checkpoint
@@ -41,6 +43,7 @@ class RewindOptions:
     output: str
     quiet: bool
     verbose: bool
+    shell: bool = False
 
 
 def rewind_run(options: RewindOptions) -> int:
@@ -120,8 +123,12 @@ def _run(options: RewindOptions, settings: Settings, workflow: Workflow, rewind:
     except ClocheError as error:
         mask_error(error, masker)
         raise
+    wanted = OnFailure(before=rewind.checkpoint.place) if options.shell else NOTHING
+    check_terminal(wanted, settings.vm.provider)
     output = cast("Output", options.output)
-    with make_reporter(output, options.quiet, sys.stdout, sys.stderr, os.environ, multiple=False) as reporter:
+    shown = make_reporter(output, options.quiet, sys.stdout, sys.stderr, os.environ, multiple=False)
+    with Curtain(shown) if options.shell else shown as reporter:
         start_log(reporter, quiet=options.quiet, verbose=options.verbose)
         found = Found([workflow], request.event)
-        return asyncio.run(Runs(found, request, settings, reporter, masker, rewind=rewind).run())
+        runs = Runs(found, request, settings, reporter, masker, rewind=rewind, on_failure=wanted)
+        return asyncio.run(runs.run())

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cloche.config import doors_dir
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cloche.cli.curtain import Curtain
     from cloche.daemon.sessions import LentSessions
     from cloche.events import Event
+    from cloche.execution.resume import Place
     from cloche.execution.step_scope import StepScope
     from cloche.session import Session
     from cloche.terminal.console import Console
@@ -41,10 +43,14 @@ _KEEP = re.compile(r"keep(?:=(.+))?")
 
 @record
 class OnFailure:
-    """What ``--on-failure`` asks for: to be ``let_in`` at the step that failed; to ``keep`` the VM, so many seconds."""
+    """What is asked for: to be ``let_in`` where a step failed, or at the place ``before`` a step; to ``keep`` the VM.
+
+    ``keep`` is for how many seconds, after a run that failed.
+    """
 
     let_in: bool = False
     keep: float | None = None
+    before: Place | None = None
 
 
 NOTHING = OnFailure()
@@ -69,17 +75,18 @@ def read_on_failure(text: str | None) -> OnFailure:
     raise UsageError(f"--on-failure cannot be {text!r}", hint="--on-failure shell, keep or keep=30m")
 
 
-def check_terminal(wanted: OnFailure, provider: str = "auto") -> None:
-    """UsageError where there is nobody to have a shell, or nothing to have one of."""
-    if wanted.let_in and provider == "fake":
-        raise UsageError(
-            "--on-failure shell: the fake provider has no shells to type at", hint="--vm sandbox"
-        )
-    if wanted.let_in and not (os.isatty(0) and os.isatty(1)):
-        raise UsageError(
-            "--on-failure shell needs a terminal as its standard input and output",
-            hint="--on-failure keep keeps the VM for `cloche shell`; --snapshot on-failure, for `cloche rewind`",
-        )
+def check_terminal(wanted: OnFailure, provider: str) -> None:
+    """UsageError where a shell is wanted and there is nobody to have one, or nothing to have one of."""
+    if not wanted.let_in and wanted.before is None:
+        return
+    option, hint = "--shell", None
+    if wanted.let_in:
+        option = "--on-failure shell"
+        hint = "--on-failure keep keeps the VM for `cloche shell`; --snapshot on-failure, for `cloche rewind`"
+    if provider == "fake":
+        raise UsageError(f"{option}: the fake provider has no shells to type at", hint="--vm sandbox")
+    if not (os.isatty(0) and os.isatty(1)):
+        raise UsageError(f"{option} needs a terminal as its standard input and output", hint=hint)
 
 
 def no_keeper() -> UsageError:
@@ -147,11 +154,17 @@ class RunPorter:
 
         return HeldRoot(root, lambda: root.name in self._failed)
 
-    def at(self, scope: StepScope) -> None:
+    async def at(self, scope: StepScope) -> None:
         """See Visits."""
         self._rooms[scope.root.name] = room_of(scope)
         if self._opening is None:
             self._opening = asyncio.get_running_loop().call_later(_DOOR_AFTER, self._open)
+        if self._is_before(scope) and not scope.control.cancelled:
+            room = await _room_before(scope)
+            async with self._terms.turn:
+                await self._let_in(
+                    scope, room, f"'{room.step}' of '{room.job}' comes next; this is a shell where it runs"
+                )
 
     def left(self, root: JobRoot) -> None:
         """See Visits."""
@@ -161,20 +174,25 @@ class RunPorter:
         """See Visits."""
         self._failed[scope.root.name] = scope
         if self._terms.wanted.let_in and not scope.control.cancelled:
+            room = room_of(scope)
             async with self._terms.turn:
-                await self._let_in(scope)
+                await self._let_in(
+                    scope, room, f"'{room.step}' failed in '{room.job}'; this is a shell where it ran"
+                )
+
+    def _is_before(self, scope: StepScope) -> bool:
+        place, job = self._terms.wanted.before, scope.publisher.job
+        return place is not None and place.is_of(job.job, job.leg) and place.step == scope.step.index
 
     # --- a shell here
 
-    async def _let_in(self, scope: StepScope) -> None:
+    async def _let_in(self, scope: StepScope, room: Room, why: str) -> None:
         from cloche.terminal.console import Console, terminal_name
 
         assert self._terms.curtain is not None, "where a shell is wanted there is one"  # noqa: S101 - ours to keep
-        console, room = Console(), room_of(scope)
+        console = Console()
         with self._terms.curtain.down():
-            _say(
-                f"'{room.step}' failed in '{room.job}'. This is a shell where it ran; its end goes on with the run."
-            )
+            _say(f"{why}. When it ends, the run goes on.")
             process = await scope.root.exec(shell(room, console.size, terminal_name()))
             _say(await _join(scope, process, console))
 
@@ -232,6 +250,14 @@ def room_of(scope: StepScope) -> Room:
     masker = scope.setup.masker
     job = scope.publisher.job
     return Room(masker.mask(job.name), scope.name, scope.root, lambda: program(scope), id=job.job)
+
+
+async def _room_before(scope: StepScope) -> Room:
+    """Return where a step is about to run."""
+    from cloche.execution.run_step import working_directory
+
+    step = replace(program(scope), cwd=await working_directory(scope))
+    return replace(room_of(scope), program=lambda: step)
 
 
 def _told(scope: StepScope) -> Mapping[str, Any]:

@@ -47,12 +47,11 @@ async def run_script(scope: StepScope) -> StepResult:
     """
     script = await scope.text(scope.step.run) or ""
     shell = await _shell(scope)
-    folder = await scope.text(scope.step.working_directory) or scope.setup.working_directory or ""
     files = CommandFiles()
     scope.extra = files.context()
     output = _reader(scope)
     spec = _spec(scope, shell, script, files)
-    spec = replace(spec, cwd=posixpath.join(scope.setup.workspace, folder))
+    spec = replace(spec, cwd=await working_directory(scope))
     ended = await run_program(scope, spec, output)
     if shell.fallback and ended.status.error and ended.status.code == _NOT_FOUND:
         fallback = _spec(scope, shell.fallback, script, files)
@@ -60,6 +59,12 @@ async def run_script(scope: StepScope) -> StepResult:
         scope.state.bash_is_missing = not ended.status.error  # else it was something else that was not found
     outputs = _take_values(scope, output, files, ended.status)
     return _result(scope, ended, output, outputs)
+
+
+async def working_directory(scope: StepScope) -> str:
+    """Return the folder that the step's program runs in. EvaluationError, GuestLost."""
+    folder = await scope.text(scope.step.working_directory) or scope.setup.working_directory or ""
+    return posixpath.join(scope.setup.workspace, folder)
 
 
 async def _shell(scope: StepScope) -> Shell:

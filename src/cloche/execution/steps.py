@@ -155,7 +155,7 @@ class StepLoop:
         await self._start(scope)
         scope.minutes = await self._minutes(scope)
         if self._setup.visits:
-            self._setup.visits.at(scope)
+            await self._setup.visits.at(scope)
         try:
             result = await _carry_out(scope)
         except (StepError, ExpressionError) as error:

@@ -15,8 +15,8 @@ class Visits(Protocol):
     def root(self, root: JobRoot) -> JobRoot:
         """Return a job's root, or one that stays open longer."""
 
-    def at(self, scope: StepScope) -> None:
-        """Hear that a step is about to run."""
+    async def at(self, scope: StepScope) -> None:
+        """Have a step wait that is about to run. GuestError when the guest is gone."""
 
     def left(self, root: JobRoot) -> None:
         """Hear that a job's last step has ended: its root is about to be closed."""

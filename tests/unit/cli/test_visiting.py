@@ -35,5 +35,5 @@ def test_the_fake_has_nothing_to_type_at() -> None:
 
 
 def test_who_wants_no_shell_needs_no_terminal() -> None:
-    check_terminal(NOTHING)
-    check_terminal(OnFailure(keep=1.0))
+    check_terminal(NOTHING, "auto")
+    check_terminal(OnFailure(keep=1.0), "fake")

@@ -50,7 +50,7 @@ class Porter:
         self.heard.append("root")
         return root
 
-    def at(self, scope: StepScope) -> None:
+    async def at(self, scope: StepScope) -> None:
         self.heard.append(f"at {scope.step.index}")
 
     def left(self, root: JobRoot) -> None:  # noqa: ARG002 - there is only one
