@@ -193,7 +193,8 @@ def test_a_shell_in_a_run_that_goes_on(place: Place) -> None:
         with Terminal(place, run[:8], command="shell") as terminal:
             terminal.wait_for("at 'Wait'")
             terminal.wait_for("$ ")
-            terminal.type("echo I am $OWN; exit 5\n")
+            terminal.resize(50, 132)
+            terminal.type('until [ "$(tput cols)" = 132 ]; do sleep 0.1; done; echo I am $OWN; exit 5\n')
             terminal.wait_for("I am mine")
             assert terminal.end()[0] == 5
         with Terminal(place, command="shell") as terminal:
@@ -298,8 +299,15 @@ def test_only_runs_that_failed_are_kept(daemon: Daemon) -> None:
     assert daemon.status["sessions"] == []
 
 
-def test_a_vm_that_is_kept_ends_with_the_daemon(sandbox: Place) -> None:
-    with Daemon(sandbox):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_vm_that_is_kept_ends_with_the_daemon(sandbox: Place, *, killed: bool) -> None:
+    with Daemon(sandbox) as daemon:
         sandbox.steps(FAILING)
         sandbox.run("run", "--on-failure", "keep")
+        if killed:
+            daemon.kill()
+            sandbox.assert_no_process(DEADLINE / 10)
+            assert sandbox.run("gc").code == 0
+            for path in sandbox.folder.rglob("*.sock"):
+                path.unlink()  # the next daemon's to clear
     assert "no run to look into" in sandbox.run("shell").stderr

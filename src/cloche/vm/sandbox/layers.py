@@ -42,9 +42,9 @@ def pack(folder: Path, archive: Path, most: int) -> None:
         tarfile.open(
             fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
         ) as tar,
-        _opened(str(folder), None, _FOLDER) as top,
+        _opened(str(folder), None, _FOLDER) as (top, about),
     ):
-        _Packer(tar, most).folder(top, ".", 0)
+        _Packer(tar, most).folder(top, about, ".", 0)
 
 
 class _Packer:
@@ -53,24 +53,24 @@ class _Packer:
         self._left = most
         self._first: dict[tuple[int, int], str] = {}
 
-    def folder(self, descriptor: int, path: str, depth: int) -> None:
+    def folder(self, descriptor: int, about: os.stat_result, path: str, depth: int) -> None:
         """Add a folder, then what is in it."""
         if depth > _MAX_DEPTH:
             raise OSError(errno.ELOOP, f"more than {_MAX_DEPTH} folders are in each other", path)
-        self._tar.addfile(_described(path, os.fstat(descriptor), _attributes(descriptor)))
+        self._tar.addfile(_described(path, about, _attributes(descriptor)))
         for name in sorted(set(os.listdir(descriptor))):  # once each, whatever is renamed meanwhile
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # replaced meanwhile
                 self._entry(descriptor, name, f"{path}/{name}", depth)
 
     def _entry(self, parent: int, name: str, path: str, depth: int) -> None:
         about = os.stat(name, dir_fd=parent, follow_symlinks=False)
         match stat.S_IFMT(about.st_mode):
             case stat.S_IFDIR:
-                with _opened(name, parent, _FOLDER) as descriptor:
-                    self.folder(descriptor, path, depth + 1)
+                with _opened(name, parent, _FOLDER) as (descriptor, about):
+                    self.folder(descriptor, about, path, depth + 1)
             case stat.S_IFREG:
-                with _opened(name, parent, _FILE) as descriptor:
-                    self._file(descriptor, path)
+                with _opened(name, parent, _FILE) as (descriptor, about):
+                    self._file(descriptor, about, path)
             case stat.S_IFLNK:
                 entry = _described(path, about, {})
                 entry.linkname = os.readlink(name, dir_fd=parent)
@@ -78,8 +78,7 @@ class _Packer:
             case stat.S_IFIFO | stat.S_IFCHR:
                 self._tar.addfile(_described(path, about, {}))
 
-    def _file(self, descriptor: int, path: str) -> None:
-        about = os.fstat(descriptor)
+    def _file(self, descriptor: int, about: os.stat_result, path: str) -> None:
         if not stat.S_ISREG(about.st_mode):
             return  # it was replaced meanwhile
         entry = _described(path, about, _attributes(descriptor))
@@ -107,29 +106,35 @@ class _Whole:
 
 
 @contextlib.contextmanager
-def _opened(name: str, parent: int | None, flags: int) -> Iterator[int]:
-    """Open a file of the job's, without following a link; one whose mode keeps its owner out as well."""
-    try:
-        descriptor = os.open(name, flags, dir_fd=parent)
-    except PermissionError:
-        descriptor = _force(name, parent, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _force(name: str, parent: int | None, flags: int) -> int:
+def _opened(name: str, parent: int | None, flags: int) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a file of the job's, without following a link: its descriptor, and what it is."""
     place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
-        itself, mode = f"/proc/self/fd/{place}", stat.S_IMODE(os.fstat(place).st_mode)
-        os.chmod(itself, mode | 0o500)  # noqa: PTH101 - a descriptor has no path
-        try:
-            return os.open(itself, flags & ~os.O_NOFOLLOW)
-        finally:
-            os.chmod(itself, mode)  # noqa: PTH101 - as above
+        about, itself = os.fstat(place), f"/proc/self/fd/{place}"
+        if stat.S_ISLNK(about.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced meanwhile", name)
+        with _opened_up(itself, about.st_mode):
+            descriptor = os.open(itself, flags & ~os.O_NOFOLLOW)
+            try:
+                yield descriptor, about
+            finally:
+                os.close(descriptor)
     finally:
         os.close(place)
+
+
+@contextlib.contextmanager
+def _opened_up(path: str, mode: int) -> Iterator[None]:
+    """Let us read what keeps its owner out: only root may without being let."""
+    needed = 0o500 if stat.S_ISDIR(mode) else 0o400
+    if os.geteuid() == 0 or mode & needed == needed:
+        yield
+        return
+    os.chmod(path, stat.S_IMODE(mode) | needed)  # noqa: PTH101 - a descriptor has no path
+    try:
+        yield
+    finally:
+        os.chmod(path, stat.S_IMODE(mode))  # noqa: PTH101 - as above
 
 
 def _described(path: str, about: os.stat_result, attributes: dict[str, bytes]) -> tarfile.TarInfo:

@@ -4,6 +4,8 @@ import os
 import socket
 import stat
 import tarfile
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +14,9 @@ from cloche.vm.sandbox.layers import pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 MUCH = 1 << 30
+NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make these")
 
 
@@ -83,6 +85,30 @@ def test_what_keeps_its_owner_out_is_kept(top: Path, copy: Callable[[], Path]) -
         assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0
     (there / "secret").chmod(0o600)
     assert (there / "secret").read_text() == "s"
+
+
+@as_root
+def test_an_ordinary_user_keeps_what_keeps_its_owner_out() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chown(name, NOBODY, NOBODY)
+        top = Path(name, "upper")
+        os.seteuid(NOBODY)
+        try:
+            (top / "closed").mkdir(parents=True)
+            (top / "closed/secret").write_text("s")
+            (top / "closed/secret").chmod(0)
+            for mode in (0, 0o400):
+                (top / "closed").chmod(mode)
+                pack(top, Path(name, f"archive-{mode}"), MUCH)
+                assert stat.S_IMODE((top / "closed").stat().st_mode) == mode
+                copy = Path(name, f"copy-{mode}")
+                unpack(Path(name, f"archive-{mode}"), copy)
+                assert stat.S_IMODE((copy / "closed").stat().st_mode) == mode
+        finally:
+            os.seteuid(0)
+        secret = copy / "closed/secret"
+        assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == ("s", 0)
+        assert secret.stat().st_uid == NOBODY
 
 
 def test_extended_attributes(top: Path, copy: Callable[[], Path]) -> None:
