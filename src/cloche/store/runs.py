@@ -34,6 +34,7 @@ CHECKPOINT = "checkpoint.json"
 _RUN, _CUT, _LOCK = "run.json", "cut.json", "lock"
 _NEW, _GONE = ".new", ".gone"
 _MAX_FILE = 256 * 1024 * 1024
+_ATTEMPTS, _PAUSE = 20, 0.005
 
 
 @record
@@ -145,11 +146,7 @@ class RunStore:
     def begin(self, facts: RunFacts) -> RunWriter:
         """Make room for a run that begins. OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = self.folder / f"{_NEW}-{facts.run_id}"
-        made.mkdir(mode=0o700)
-        lock = _Lock.take(made, shared=False)
-        if lock is None:
-            raise BlockingIOError(f"{made} was cleared away as it was made")
+        made, lock = self._make(f"{_NEW}-{facts.run_id}")
         try:
             _write(made / _RUN, dataclasses.asdict(facts))
             taken = sum(run.size for run in self.runs())
@@ -158,6 +155,16 @@ class RunStore:
             lock.close()
             shutil.rmtree(made, ignore_errors=True)
             raise
+
+    def _make(self, name: str) -> tuple[Path, _Lock]:
+        """Make a folder and lock it; others may take it for one that was left, until it is locked."""
+        made = self.folder / name
+        for _ in range(_ATTEMPTS):
+            made.mkdir(mode=0o700, exist_ok=True)
+            if (lock := _Lock.take(made, shared=False)) is not None:
+                return made, lock
+            time.sleep(_PAUSE)
+        raise BlockingIOError(f"{made} was cleared away as it was made")
 
     def runs(self) -> list[KeptRun]:
         """Return all runs that have cuts, the one that began last first."""
@@ -348,8 +355,8 @@ class _Lock:
             return None
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            if not folder.exists():  # it was removed while this was waiting for nothing
-                raise FileNotFoundError(folder)
+            if not os.path.samestat(os.fstat(descriptor), (folder / _LOCK).stat()):
+                raise FileNotFoundError(folder)  # it was removed meanwhile, and another is in its place
         except OSError:
             os.close(descriptor)
             return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import errno
 import json
 import os
 import stat
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +132,27 @@ def test_a_run_killed_as_it_began_goes(store: RunStore) -> None:
     (store.folder / ".new-run-bb22").mkdir()
     (store.folder / ".gone-run-cc33").mkdir()
     assert store.expire() == []
+    assert list(store.folder.iterdir()) == []
+
+
+async def test_runs_begin_while_others_clear_up(store: RunStore) -> None:
+    writers: list[RunWriter] = []
+    over = threading.Event()
+
+    def clear() -> None:
+        while not over.is_set():
+            store.expire()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        clearing = [threads.submit(clear) for _ in range(2)]
+        try:
+            writers += threads.map(lambda number: begin(store, f"run-{number}"), range(25))
+        finally:
+            over.set()
+        assert [task.result() for task in clearing] == [None, None]
+    assert len(list(store.folder.glob("run-*"))) == len(writers) == 25
+    for writer in writers:
+        writer.close("failure", keep=True)
     assert list(store.folder.iterdir()) == []
 
 
