@@ -223,11 +223,8 @@ def listen(path: Path) -> socket.socket:
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        mask = os.umask(0o177)
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.umask(mask)
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        path.chmod(0o600)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
     except BaseException:

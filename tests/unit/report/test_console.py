@@ -95,6 +95,22 @@ def test_the_cursor_hides_while_the_tree_is_there_and_comes_back(story: Story, s
     assert scene.screen.cursor_visible
 
 
+def test_while_somebody_else_has_the_terminal_nothing_moves(story: Story, stage: MakeStage) -> None:
+    scene = stage()
+    before = scene.play(story.started(), story.job())
+    assert "⠋" in before
+    scene.reporter.rest()
+    assert "⠋" not in scene.screen.shown()
+    assert scene.screen.cursor_visible
+    written = len(scene.screen.raw)
+    scene.now += 10
+    scene.reporter.draw()
+    assert len(scene.screen.raw) == written
+    scene.reporter.wake()
+    assert "⠋" in scene.play()
+    assert not scene.screen.cursor_visible
+
+
 def test_the_cursor_comes_back_after_an_error(story: Story, stage: MakeStage) -> None:
     scene = stage()
     scene.play(story.started(), story.job())
