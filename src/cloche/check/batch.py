@@ -21,6 +21,9 @@ Answer = dict[str, Any]
 
 MAX_LINE = 12 * 1024 * 1024
 """Bytes of one row; a file of 10 MB fits, and is refused for its own size."""
+_CHUNK = 64 * 1024
+_LONGEST_PATH = 4096
+_MOST_DIGITS = 400
 
 
 def rows(stream: BinaryIO, answer: Callable[[str], Answer]) -> Iterator[str]:
@@ -28,15 +31,15 @@ def rows(stream: BinaryIO, answer: Callable[[str], Answer]) -> Iterator[str]:
     while line := stream.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:
             while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_LINE)
+                line = stream.readline(_CHUNK)
             yield _written(_refusal(f"the row is longer than {MAX_LINE} bytes"))
-        elif line.strip():
+        elif not line.isspace():
             yield _written(_answered(line, answer))
 
 
 def _answered(line: bytes, answer: Callable[[str], Answer]) -> Answer:
     try:
-        return answer(line.decode().strip())
+        return answer(line.decode())
     except UnicodeDecodeError:
         return _refusal("the row is not UTF-8")
     except (ValueError, RecursionError):
@@ -50,7 +53,17 @@ def _refusal(message: str) -> Answer:
 
 
 def _written(answer: Answer) -> str:
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(answer, separators=(",", ":"), allow_nan=False)
+
+
+def read_row(line: str) -> Any:
+    """Return what a line of JSON says. ValueError or RecursionError if it is not JSON that we can hold."""
+    return json.loads(line, parse_int=_integer, parse_constant=lambda _: None)
+
+
+def _integer(digits: str) -> float:
+    """Python refuses to read integers of thousands of digits; no double tells them apart anyway."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def check_row(line: str, *, template: bool = True) -> Answer:
@@ -59,7 +72,7 @@ def check_row(line: str, *, template: bool = True) -> Answer:
     The text is ``content``, or what is at ``path``; ``depth`` 0 leaves calls of other workflows alone. Raises
     UsageError for a row that makes no sense, ValueError for one that is not JSON.
     """
-    row = json.loads(line) if line.startswith("{") else {"path": line}
+    row = read_row(line) if line.startswith("{") else {"path": line[:_LONGEST_PATH].strip()}
     path = _text(row, "path")
     content = _text(row, "content")
     name = _text(row, "name") or (PurePosixPath(path).name if path else "workflow.yml")

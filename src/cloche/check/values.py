@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from cloche.check.batch import read_row
 from cloche.errors import UsageError
 from cloche.expressions import (
     EvaluationError,
@@ -43,10 +43,10 @@ def eval_row(line: str) -> dict[str, Any]:
     is ``{id, ok, kind, value, str}`` or ``{id, ok: false, phase, message}``. Raises UsageError for a row that
     makes no sense, ValueError for one that is not JSON.
     """
-    row = json.loads(line)
+    row = read_row(line)
     if not isinstance(row, dict):
         raise UsageError("a row is an object: {id, expr | template, context, functions}")
-    return {"id": row.get("id"), **_outcome(row)}
+    return {"id": plain(row.get("id")), **_outcome(row)}
 
 
 def _outcome(row: MappingOf[str, Any]) -> dict[str, Any]:
