@@ -17,13 +17,14 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cloche.errors import ProviderError, UsageError
 from cloche.records import record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Self
 
@@ -34,6 +35,7 @@ CHECKPOINT = "checkpoint.json"
 _RUN, _CUT, _LOCK = "run.json", "cut.json", "lock"
 _NEW, _GONE = ".new", ".gone"
 _MAX_FILE = 256 * 1024 * 1024
+_BLOCK = 512
 _ATTEMPTS, _PAUSE = 20, 0.005
 
 
@@ -114,8 +116,8 @@ class KeptRun:
 
     @property
     def size(self) -> int:
-        """Bytes that its cuts alone take."""
-        return sum(cut.facts.size for cut in self.cuts)
+        """Bytes that its cuts take together, and nothing else shares."""
+        return _taken(self.cuts)
 
     @property
     def last_sign(self) -> float:
@@ -149,7 +151,7 @@ class RunStore:
         made, lock = self._make(f"{_NEW}-{facts.run_id}")
         try:
             _write(made / _RUN, dataclasses.asdict(facts))
-            taken = sum(run.size for run in self.runs())
+            taken = _taken(cut for run in self.runs() for cut in run.cuts)
             return RunWriter(made.rename(self.folder / facts.run_id), facts, lock, self, taken)
         except BaseException:
             lock.close()
@@ -237,10 +239,11 @@ class RunStore:
         Returns the bytes that they take then, and a line for each that went.
         """
         runs = self.runs()
-        left = sum(run.size for run in runs)
+        there = {cut.folder: cut for run in runs for cut in run.cuts}
+        left = _taken(there.values())
         told: list[str] = []
-        cuts = [(cut.facts.at, cut, run) for run in runs for cut in run.cuts]
-        for _, cut, run in sorted(cuts, key=lambda item: item[0]):
+        by_age = sorted([(cut, of) for of in runs for cut in of.cuts], key=lambda item: item[0].facts.at)
+        for cut, run in by_age:
             if left <= self.size:
                 break
             mine = own is not None and own.folder == cut.folder.parent
@@ -248,8 +251,8 @@ class RunStore:
                 continue
             with contextlib.nullcontext(enter_result=True) if mine else _locked(cut.folder.parent) as ours:
                 if ours:
-                    _discard(cut.folder)
-                    left -= cut.facts.size
+                    _discard(there.pop(cut.folder).folder)
+                    left = _taken(there.values())
                     told.append(f"removed cut {cut.facts.shown} of run {run.facts.run_id}")
         return left, told
 
@@ -400,6 +403,24 @@ def _load_cut(folder: Path) -> Cut | None:
         return Cut(folder, CutFacts(**_known(CutFacts, _read(folder / _CUT))))
     except (ProviderError, TypeError, AttributeError):
         return None
+
+
+def _taken(cuts: Iterable[Cut]) -> int:
+    """Return the bytes of the files that have no links elsewhere, each counted once.
+
+    A disk's layers are shared by the cuts of a run, templates and images with all that is made of them.
+    """
+    links: Counter[tuple[int, int]] = Counter()
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}
+    for cut in cuts:
+        for folder, _, names in os.walk(cut.folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.lstat(f"{folder}/{name}")
+                    file = status.st_dev, status.st_ino
+                    links[file] += 1
+                    sizes[file] = status.st_nlink, status.st_blocks * _BLOCK
+    return sum(size for file, (number, size) in sizes.items() if links[file] >= number)
 
 
 def _known(kind: type[RunFacts | CutFacts], told: dict[str, Any]) -> dict[str, Any]:

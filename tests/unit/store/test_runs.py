@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = 24 * 3600.0
+KIB = 1024
 
 
 class Clock:
@@ -39,7 +40,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> RunStore:
-    return RunStore(tmp_path / "runs", keep=DAY, size=10_000, clock=clock)
+    return RunStore(tmp_path / "runs", keep=DAY, size=1000 * KIB, clock=clock)
 
 
 def begin(store: RunStore, run_id: str = "run-aa11", began: float = 1000.0) -> RunWriter:
@@ -52,7 +53,7 @@ async def cut(writer: RunWriter, step: int = 1, *, at: float = 1000.0, size: int
 
     async def take(folder: Path) -> CutFacts:
         folder.mkdir(mode=0o700)
-        (folder / "pages").write_bytes(b"x")
+        (folder / "pages").write_bytes(bytes(size))
         return dataclasses.replace(made, size=size)
 
     return await writer.cut(made, {"about": step}, take)
@@ -178,7 +179,7 @@ async def test_past_the_size_the_oldest_goes_first(store: RunStore) -> None:
     for number in range(3):
         writer = begin(store, f"run-{number}", began=number)
         for step in range(2):
-            await cut(writer, step, at=number * 10 + step, size=3000)
+            await cut(writer, step, at=number * 10 + step, size=300 * KIB)
         writer.close("failure", keep=True)
     kept = [cut.facts.at for run in store.runs() for cut in run.cuts]
     assert sorted(kept) == [11, 20, 21]
@@ -186,13 +187,30 @@ async def test_past_the_size_the_oldest_goes_first(store: RunStore) -> None:
 
 async def test_a_run_that_goes_on_keeps_its_last_cut_however_large(store: RunStore) -> None:
     other = begin(store, "run-0", began=0)
-    await cut(other, at=1, size=9_000)
+    await cut(other, at=1, size=900 * KIB)
     other.close("failure", keep=True)
     writer = begin(store)
     for step in range(3):
-        await cut(writer, step, at=100 + step, size=50_000)
+        await cut(writer, step, at=100 + step, size=5000 * KIB)
     (run,) = store.runs()
     assert [cut.facts.step for cut in run.cuts] == [2]
+    writer.close("failure", keep=True)
+
+
+async def test_what_cuts_share_counts_once_and_what_is_shared_with_others_not_at_all(
+    store: RunStore, tmp_path: Path
+) -> None:
+    (tmp_path / "template").write_bytes(bytes(100 * KIB))
+    writer = begin(store)
+    first, second = await cut(writer), await cut(writer)
+    alone = store.runs()[0].size
+    (first.folder / "layer").write_bytes(bytes(50 * KIB))
+    (second.folder / "layer").hardlink_to(first.folder / "layer")
+    (second.folder / "template").hardlink_to(tmp_path / "template")
+    more = store.runs()[0].size - alone
+    assert 50 * KIB <= more < 70 * KIB
+    writer.drop(first)
+    assert store.runs()[0].size == more + alone // 2, "what the other had below it is its own now"
     writer.close("failure", keep=True)
 
 
