@@ -130,8 +130,7 @@ FILES: dict[str, str | bytes] = {
     "a matrix of a million legs": f"{HEAD}    strategy:\n      matrix:\n"
     + "".join(f"        v{i}: [{','.join(map(str, range(10)))}]\n" for i in range(6)),
     "a matrix with many filters": f"{HEAD}    strategy:\n      matrix:\n        v: [{'1,' * 9000}1]\n"
-     "        exclude:\n"
-    + "          - {v: 1}\n" * 8000,
+    "        exclude:\n" + "          - {v: 1}\n" * 8000,
     "a chain of five thousand jobs": "on: push\njobs:\n  j0: {runs-on: x}\n"
     + "".join(f"  j{i}: {{needs: j{i - 1}, runs-on: x}}\n" for i in range(1, 5000)),
     "brackets without end": f"{HEAD}    name: ${{{{ {'(' * 20_000} }}}}\n",
