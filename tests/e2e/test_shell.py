@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.daemon import Daemon
-from tests.e2e.keeping import runs_of_its_own
+from tests.e2e.keeping import listed, runs_of_its_own
 from tests.e2e.place import DEADLINE, Place, settled
 from tests.e2e.terminal import Terminal
 
@@ -181,6 +181,18 @@ def test_a_shell_before_a_run_goes_on_again(sandbox: Place) -> None:
     assert "always after touched" in said.rpartition("the run goes on")[2]
 
 
+def test_a_shell_is_in_no_snapshots_way(sandbox: Place) -> None:
+    sandbox.steps(FAILING)
+    with runs_of_its_own(sandbox):
+        with Terminal(sandbox, "--on-failure", "shell", "--snapshot", "each-step") as terminal:
+            terminal.wait_for("$ ")
+            terminal.type("exit\n")
+            code, said = terminal.end()
+        assert code == 1
+        assert "No more snapshots" not in said
+        assert [cut["to"] for told in listed(sandbox) for cut in told["cuts"]] == ["job/1", "job/2", "job/3"]
+
+
 # In a run that goes on
 
 
@@ -216,6 +228,19 @@ def test_commands_by_a_pipe(sandbox: Place, tmp_path: Path) -> None:
         ended = sandbox.run("shell", stdin="echo from $OWN; touch go; exit 4\n")
         assert (ended.code, ended.stdout) == (4, "from mine\n")
         assert running.end().code == 0
+
+
+def test_nobody_is_let_into_a_run_that_keeps_snapshots(sandbox: Place) -> None:
+    sandbox.steps("- run: echo up; sleep 1000")
+    with runs_of_its_own(sandbox), sandbox.events("--snapshot", "on-failure") as running:
+        running.wait_for("step.output", text="up")
+        wait_for_door(sandbox)
+        ended = sandbox.run("shell", stdin="touch go\n")
+        assert ended.code == 2
+        assert "keeps snapshots" in ended.stderr
+        assert "cloche rewind" in ended.stderr
+        running.signal(signal.SIGINT)
+        assert running.end().code == 130
 
 
 def test_what_can_be_entered_is_listed(sandbox: Place) -> None:
