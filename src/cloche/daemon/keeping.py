@@ -134,7 +134,7 @@ class KeptSession:
 
 
 def _room(guest: AgentClient, told: Mapping[str, Any]) -> Room:
-    env = {str(name): str(value) for name, value in told["env"].items()}
+    env = {str(name): str(value) for name, value in dict(told["env"]).items()}
     user = None if told["user"] is None else str(told["user"])
     step = ExecSpec(argv=(), env=env, cwd=str(told["cwd"]), user=user)
     root = guest.reopen_job(str(told["root"]))
