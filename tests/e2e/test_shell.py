@@ -321,6 +321,8 @@ def test_a_kept_vm_goes_when_its_time_is_up(daemon: Daemon) -> None:
 def test_only_runs_that_failed_are_kept(daemon: Daemon) -> None:
     daemon.place.steps("- run: 'true'")
     assert daemon.place.run("run", "--on-failure", "keep").code == 0
+    daemon.place.steps(FAILING, job="continue-on-error: true")
+    assert daemon.place.run("run", "--on-failure", "keep").code == 0
     assert daemon.status["sessions"] == []
 
 

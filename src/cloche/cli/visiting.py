@@ -17,6 +17,7 @@ from cloche.errors import ClocheError, UsageError
 from cloche.events import RunStarted
 from cloche.execution.visits import program
 from cloche.records import record
+from cloche.session import SessionState
 from cloche.terminal.rooms import Room, shell
 from cloche.units import format_duration, parse_duration
 
@@ -159,12 +160,11 @@ class RunPorter:
         self._rooms[scope.root.name] = room_of(scope)
         if self._opening is None:
             self._opening = asyncio.get_running_loop().call_later(_DOOR_AFTER, self._open)
-        if self._is_before(scope) and not scope.control.cancelled:
+        if self._is_before(scope):
             room = await _room_before(scope)
-            async with self._terms.turn:
-                await self._let_in(
-                    scope, room, f"'{room.step}' of '{room.job}' comes next; this is a shell where it runs"
-                )
+            await self._let_in(
+                scope, room, f"'{room.step}' of '{room.job}' comes next; this is a shell where it runs"
+            )
 
     def left(self, root: JobRoot) -> None:
         """See Visits."""
@@ -173,12 +173,11 @@ class RunPorter:
     async def failed(self, scope: StepScope) -> None:
         """See Visits."""
         self._failed[scope.root.name] = scope
-        if self._terms.wanted.let_in and not scope.control.cancelled:
+        if self._terms.wanted.let_in:
             room = room_of(scope)
-            async with self._terms.turn:
-                await self._let_in(
-                    scope, room, f"'{room.step}' failed in '{room.job}'; this is a shell where it ran"
-                )
+            await self._let_in(
+                scope, room, f"'{room.step}' failed in '{room.job}'; this is a shell where it ran"
+            )
 
     def _is_before(self, scope: StepScope) -> bool:
         place, job = self._terms.wanted.before, scope.publisher.job
@@ -187,6 +186,12 @@ class RunPorter:
     # --- a shell here
 
     async def _let_in(self, scope: StepScope, room: Room, why: str) -> None:
+        """Have somebody in when it is their turn, unless there is nothing to wait for any more."""
+        async with self._terms.turn:
+            if not scope.control.cancelled:
+                await self._on_the_terminal(scope, room, why)
+
+    async def _on_the_terminal(self, scope: StepScope, room: Room, why: str) -> None:
         from cloche.terminal.console import Console, terminal_name
 
         assert self._terms.curtain is not None, "where a shell is wanted there is one"  # noqa: S101 - ours to keep
@@ -222,7 +227,8 @@ class RunPorter:
     async def keep(self, session: Session, tell: Callable[[str], None]) -> bool:
         """See Porter: where that is wanted, the daemon has the VM of a run that failed, and the roots that failed."""
         keeper, seconds = self._terms.keeper, self._terms.wanted.keep
-        if not self._failed or keeper is None or seconds is None or self._terms.unwanted():
+        failed = self._failed and session.state is SessionState.FAILED
+        if not failed or keeper is None or seconds is None or self._terms.unwanted():
             return False
         await self._close("the run has ended")
         rooms = [_told(scope) for scope in self._failed.values()]
