@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from cloche.vm.snapshot import VmSnapshot, snapshots_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from cloche.vm.guest import JobRoot
     from cloche.vm.provider import Vm, VmProvider
@@ -31,12 +31,12 @@ LOOK = "cat /tmp/deep/file /proc/sys/kernel/random/boot_id; cat /tmp/mark; hostn
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Path]:
+def kept() -> Iterator[Path]:
     """Where snapshots are kept: on the file system of templates and images, to which they have links."""
-    folder = data_dir() / "tmp" / tmp_path.name
-    folder.mkdir(parents=True)
-    yield folder
-    shutil.rmtree(folder)
+    top = data_dir() / "tmp"
+    top.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=top, prefix="kept-") as folder:
+        yield Path(folder)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
