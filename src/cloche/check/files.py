@@ -52,6 +52,15 @@ def folder_source(root: Path) -> FileSource:
     return source
 
 
+def files_at(path: Path) -> list[Path]:
+    """Return the files to check where a folder is named: its workflows, a repository's if it has them."""
+    if not path.is_dir():
+        return [path]
+    return files_of(path) or sorted(
+        one for one in path.glob("*") if one.suffix in _SUFFIXES and one.is_file()
+    )
+
+
 def files_of(root: Path) -> list[Path]:
     """Return a repository's workflows, and its action if it is one."""
     folder = root / FOLDER

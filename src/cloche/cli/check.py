@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """Check workflow files and action.yml, and every workflow they call, as GitHub does before it runs them.
 
-    FILES are the repository's workflows unless named. Ends with 2 if one of them is refused; what GitHub takes and
-    Cloche does not carry out yet is told as a warning.
+    FILES are the repository's workflows unless named; a folder stands for those in it. Ends with 2 if one of them is
+    refused; what GitHub takes and Cloche does not carry out yet is told as a warning.
     """
     if batch:
         _batch(template=not no_template)
@@ -52,12 +52,12 @@ def _batch(*, template: bool) -> None:
 
 
 def _judge(files: tuple[Path, ...], directory: Path | None) -> list[Judged]:
-    from cloche.check.files import FOLDER, files_of
+    from cloche.check.files import FOLDER, files_at, files_of
     from cloche.check.judge import judge
     from cloche.cli.finding import repository_root
 
     root = repository_root(directory, Path.cwd())
-    found = list(files) or files_of(root)
+    found = [file for path in files for file in files_at(path)] if files else files_of(root)
     if not found:
         raise UsageError(f"there is no workflow in {root / FOLDER}", hint="cloche check FILE checks any file")
     return [judge(path, root) for path in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloche.expressions import to_string
 from cloche.workflow.definitions_on import FILTERS
 from cloche.workflow.nodes import Mapping, Scalar, Sequence
 from cloche.workflow.templates import plain_text, plain_value
@@ -50,6 +51,8 @@ def _event(name: str, node: Node) -> Any:
 def _members(part: str, node: Node) -> dict[str, Any]:
     """Return an input or a secret as its parser has them: the former without defaults that are numbers."""
     members = {key.text: plain_value(value) for key, value in _entries(node) if key.text in _MEMBERS[part]}
+    if "description" in members:
+        members["description"] = to_string(members["description"])
     if not isinstance(members.get("default"), str | bool):
         members.pop("default", None)
     return {"type": "string", **members} if part == "inputs" else members

@@ -51,6 +51,7 @@ def _job(key: Scalar, node: Mapping, spelling: dict[str, str], findings: Finding
     check_strategy(node.get("strategy"), key.text, findings)
     outputs = node.get("outputs")
     uses = scalar_at(node, "uses")
+    with_ = node.get("with")
     return Job(
         id=key.text,
         position=key.position,
@@ -66,6 +67,8 @@ def _job(key: Scalar, node: Mapping, spelling: dict[str, str], findings: Finding
         continue_on_error=scalar_at(node, "continue-on-error"),
         timeout_minutes=scalar_at(node, "timeout-minutes"),
         uses=uses,
+        with_=with_ if isinstance(with_, Mapping) else None,
+        secrets=node.get("secrets"),
     )
 
 

@@ -66,6 +66,7 @@ class Job:
     """One job. ``condition`` always holds the implied ``success()`` where none was written.
 
     A job with ``uses`` calls a reusable workflow: it has no steps and its ``runs_on`` is an empty sequence.
+    ``with_`` and ``secrets`` (a mapping, or the scalar ``inherit``) are what it gives.
     """
 
     id: str
@@ -82,13 +83,16 @@ class Job:
     continue_on_error: Scalar | None = None
     timeout_minutes: Scalar | None = None
     uses: Scalar | None = None
+    with_: Mapping | None = None
+    secrets: Node | None = None
 
 
 @record
 class Trigger:
     """One event of ``on:`` with its filters. Empty tuples are filters not written.
 
-    ``inputs`` is ``workflow_dispatch``'s mapping of input definitions, if any.
+    ``inputs`` is the mapping of input definitions of ``workflow_dispatch`` or ``workflow_call``, if any;
+    ``secrets`` and ``outputs`` are those of ``workflow_call``.
     """
 
     event: str
@@ -101,6 +105,8 @@ class Trigger:
     paths: tuple[str, ...] = ()
     paths_ignore: tuple[str, ...] = ()
     inputs: Mapping | None = None
+    secrets: Mapping | None = None
+    outputs: Mapping | None = None
 
 
 @record

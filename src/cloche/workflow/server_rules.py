@@ -1,4 +1,4 @@
-"""What GitHub refuses once a workflow runs, though its parser lets it pass: filters and shells that are none."""
+"""What GitHub refuses later than its parser does: filters, shells and references to workflows that are none."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "sh", "pwsh", "powershell", "cmd", "python")
 PATTERN_FILTERS = ("branches", "tags", "paths")
 
+_REFERENCE_HINT = "write ./.github/workflows/name.yml, or owner/repository/.github/workflows/name.yml@ref"
+_REFERENCE_PARTS = len(["owner", "repository", ".github", "workflows", "name.yml"])
+
 
 def check_server_rules(root: Node, findings: Findings) -> None:
-    """Note opposite filters side by side, patterns that are none, and shells that nobody knows."""
+    """Note opposite filters side by side, patterns that are none, shells nobody knows, calls of no workflow."""
     for _, config in _entries(_at(root, "on")):
         _check_filters(config, findings)
     _check_shell(_at(_at(_at(root, "defaults"), "run"), "shell"), findings)
     for _, job in _entries(_at(root, "jobs")):
         _check_shell(_at(_at(_at(job, "defaults"), "run"), "shell"), findings)
+        _check_reference(_at(job, "uses"), findings)
         steps = _at(job, "steps")
         for step in steps.items if isinstance(steps, Sequence) else ():
             if _at(step, "run") is not None:
@@ -63,6 +67,29 @@ def _check_shell(shell: Node | None, findings: Findings) -> None:
             "(bash, sh, cmd, powershell, pwsh, python) or a format string containing '{0}'"
         )
         findings.add_unknown(message, shell.position, text, SHELLS)
+
+
+def _check_reference(uses: Node | None, findings: Findings) -> None:
+    """Note a called workflow that is named as none can be."""
+    text = plain_text(uses) if isinstance(uses, Scalar) else ""
+    if uses is not None and text and (problem := _wrong_reference(text)):
+        findings.add(f"invalid value workflow reference: {problem}", uses.position, _REFERENCE_HINT)
+
+
+def _wrong_reference(text: str) -> str | None:
+    path, at, version = text.partition("@")
+    if path.startswith(("./", "$/")):
+        if at:
+            return "cannot specify version when calling local workflows"
+        path = f"owner/repository/{path[2:]}"
+    elif not at or not version:
+        return "no version specified"
+    parts = path.split("/")
+    if len(parts) < _REFERENCE_PARTS or not all(parts):
+        return "references to workflows must be prefixed with format 'owner/repository/' or './' for local workflows"
+    if parts[2:4] != [".github", "workflows"] or len(parts) > _REFERENCE_PARTS:
+        return "references to workflows must be rooted in '.github/workflows'"
+    return None
 
 
 def _entries(node: Node | None) -> Iterator[tuple[Scalar, Node]]:

@@ -138,7 +138,10 @@ def _trigger(key: Scalar, config: Node) -> Trigger:
     def texts(name: str) -> tuple[str, ...]:
         return tuple(text for text, _ in _strings(config.get(name)))
 
-    inputs = config.get("inputs")
+    def mapping(name: str) -> Mapping | None:
+        found = config.get(name)
+        return found if isinstance(found, Mapping) else None
+
     return Trigger(
         key.text,
         key.position,
@@ -149,7 +152,9 @@ def _trigger(key: Scalar, config: Node) -> Trigger:
         tags_ignore=texts("tags-ignore"),
         paths=texts("paths"),
         paths_ignore=texts("paths-ignore"),
-        inputs=inputs if isinstance(inputs, Mapping) else None,
+        inputs=mapping("inputs"),
+        secrets=mapping("secrets"),
+        outputs=mapping("outputs"),
     )
 
 

@@ -37,6 +37,7 @@ def test_check_takes_the_repositorys_workflows(repository: Path) -> None:
     (repository / "bad.yaml").write_text(BAD)
     assert call("check").exit_code == EXIT_USAGE
     assert call("check", str(repository / "good.yml")).exit_code == EXIT_SUCCESS
+    assert "2 files" in call("check", str(repository)).output
 
 
 @pytest.mark.parametrize("form", ["json", "sarif"])
