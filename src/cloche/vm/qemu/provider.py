@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from cloche.vm.qemu.accelerator import PROBE_DEADLINE, AcceleratorProbe, qemu_bi
 from cloche.vm.qemu.process import QemuProcess, open_state
 from cloche.vm.qemu.snapshot import give_layers, load, take, template_of
 from cloche.vm.qemu.template import TemplateStore, first_word, make_sparse
-from cloche.vm.qemu.vm import QemuVm
+from cloche.vm.qemu.vm import QemuVm, copy_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,7 +248,7 @@ def _files_made() -> Iterator[None]:
 def _make_files(folder: Path, template: Template, *, incoming: bool) -> dict[str, Path]:
     """The files of a VM's own; a resumed one shares the template's memory, copy-on-write."""
     files = {"disk": folder / "disk.qcow2", "inbox": folder / "inbox", "memory": template.memory}
-    shutil.copyfile(template.overlay, files["disk"])
+    copy_private(template.overlay, files["disk"])
     make_sparse(files["inbox"], template.shape.disk)
     if not incoming:
         files["memory"] = folder / "memory"

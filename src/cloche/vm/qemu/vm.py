@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from cloche.vm.qemu.template import Template
 
 
+def copy_private(source: Path, target: Path) -> None:
+    """Copy a file for this user's eyes alone. OSError."""
+    target.touch(mode=0o600)
+    shutil.copyfile(source, target)
+
+
 class QemuVm:
     """A VM of ours.
 
@@ -77,7 +83,7 @@ class QemuVm:
         self._added += 1
         name = f"{machine.SCRATCH}{self._added}"
         path = self.lease.folder / f"disk-{self._added}.qcow2"
-        shutil.copyfile(self.template.overlay, path)
+        copy_private(self.template.overlay, path)
         await self.process.execute("blockdev-add", machine.layer(name, path))
         return name, path
 
