@@ -11,7 +11,7 @@ from cloche.workflow.action import read_action
 from cloche.workflow.findings import MAX_MESSAGE
 from cloche.workflow.nodes import Mapping, Scalar
 from cloche.workflow.parse import Rules
-from cloche.workflow.reusable import FROM_CALLED, CallError, CallRules, read_unit
+from cloche.workflow.reusable import FROM_CALLED, CallError, CallRules, RefusedError, read_unit
 from cloche.workflow.step_ids import step_ids
 from cloche.workflow.template import template_of
 from cloche.workflow.templates import OPEN, plain_text
@@ -83,13 +83,15 @@ def _number(options: MappingOf[str, Any], key: str, otherwise: int) -> int:
 def verdict(text: str | bytes, name: str, files: FileSource | None, options: Options) -> dict[str, Any]:
     """Return the verdict on a workflow: ``ok``, ``errors``, ``jobs`` and, if asked for, ``template``.
 
-    ``files`` gives the files that it calls; ``None`` leaves calls alone.
+    ``files`` gives the files that it calls; ``None`` leaves calls alone. A workflow that the schema takes has its
+    jobs listed though it is refused, as GitHub's parser has it.
     """
     try:
         unit = read_unit(text, name, files, options.rules, options.calls)
     except WorkflowError as error:
         errors = _errors(error)
-        failed = {"ok": False, "errors": errors, "jobs": []}
+        read = error.unit if isinstance(error, RefusedError) else None
+        failed = {"ok": False, "errors": errors, "jobs": _jobs(read) if read else []}
         shown = {"errors": [{"Message": one} for one in errors]}
         return failed | ({"template": shown} if options.template else {})
     judged = {"ok": True, "errors": [], "jobs": _jobs(unit)}

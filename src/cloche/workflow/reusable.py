@@ -72,7 +72,15 @@ class Unit:
     calls: dict[str, Unit] = field(default_factory=dict)
 
 
-class CallError(WorkflowError):
+class RefusedError(WorkflowError):
+    """What the schema takes and GitHub refuses all the same; ``unit`` is the file as far as it could be read."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...], unit: Unit | None = None) -> None:
+        super().__init__(diagnostics)
+        self.unit = unit
+
+
+class CallError(RefusedError):
     """Calls that go wrong. ``unplaced`` tells that GitHub names no file and place for it."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...], *, unplaced: bool = False) -> None:
@@ -89,26 +97,33 @@ def read_unit(
 ) -> Unit:
     """Read and check a workflow file and, unless ``files`` is ``None``, every workflow it calls.
 
-    Raises WorkflowError with everything wrong in the file, else CallError with what is wrong with the first
-    call that is.
+    Raises WorkflowError with everything wrong in the file (RefusedError if that is not the schema), else CallError
+    with what is wrong with the first call that is.
     """
     rules, call_rules = rules or Rules(), call_rules or CallRules()
     unit = _read(text, path, rules)
     loader = _Loader(files, rules, call_rules)
-    loader.count_jobs(unit)
-    if files is not None:
-        loader.load_calls(unit, (path,))
+    try:
+        loader.count_jobs(unit)
+        if files is not None:
+            loader.load_calls(unit, (path,))
+    except CallError as error:
+        error.unit = unit
+        raise
     return unit
 
 
 def _read(text: str | bytes, path: str, rules: Rules) -> Unit:
     findings = Findings()
     root = read_checked(text, path, rules, findings)
+    schema_passed = not findings
     workflow = read_workflow(root, path, findings)
-    findings.check()
     if not isinstance(root, Mapping):  # the schema has refused it
-        raise WorkflowError((diagnostic("A mapping was expected", root.position),))
-    return Unit(path, root, workflow, read_permissions(root.get("permissions")))
+        raise WorkflowError(findings.found())
+    unit = Unit(path, root, workflow, read_permissions(root.get("permissions")))
+    if findings:
+        raise RefusedError(findings.found(), unit if schema_passed else None)
+    return unit
 
 
 @record

@@ -43,6 +43,13 @@ def test_a_row_answers_in_the_shape_of_githubs_parser() -> None:
     assert answer["template"]["jobs"][0]["steps"][0]["run"] == "echo"
 
 
+def test_jobs_are_listed_where_only_what_they_say_is_wrong() -> None:
+    answer = check_row(row(path="ci.yml", content=GOOD + "  b: {needs: none, runs-on: x}\n"))
+    assert answer["ok"] is False
+    assert [job["id"] for job in answer["jobs"]] == ["a", "b"]
+    assert check_row(row(path="ci.yml", content=GOOD.replace("runs-on", "run-on")))["jobs"] == []
+
+
 def test_without_template_there_is_none() -> None:
     assert "template" not in check_row(row(content=GOOD), template=False)
 
