@@ -35,6 +35,9 @@ _WITHOUT_PLACE = (
     "The scalar style '",
     "Unexpected tag '",
 )
+_MOST_CHARACTERS = 4 * 1024 * 1024
+_MOST_LEVELS = 100
+_MOST_FILES = 1000
 _WRONG_TYPE = re.compile(r"The value '.*' on line \d+ and column \d+ is invalid for the type ", re.DOTALL)
 
 
@@ -56,17 +59,17 @@ def read_options(
     return Options(
         rules=Rules(
             limits=Limits(
-                characters=_number(options, "max-file-size", limits.characters),
-                depth=_number(options, "max-depth", limits.depth),
-                size=_number(options, "max-result-size", limits.size),
+                characters=_number(options, "max-file-size", limits.characters, _MOST_CHARACTERS),
+                depth=_number(options, "max-depth", limits.depth, _MOST_LEVELS),
+                size=_number(options, "max-result-size", limits.size, limits.size),
             ),
             background_steps=features.get("allowBackgroundSteps", features.get("all")) is True,
             staged=True,
         ),
         calls=CallRules(
-            depth=_number(options, "max-nested-reusable-workflows-depth", calls.depth),
-            files=_number(options, "max-files", calls.files),
-            jobs=_number(options, "max-job-limit", calls.jobs),
+            depth=_number(options, "max-nested-reusable-workflows-depth", calls.depth, _MOST_LEVELS),
+            files=_number(options, "max-files", calls.files, _MOST_FILES),
+            jobs=_number(options, "max-job-limit", calls.jobs, _MOST_CHARACTERS),
             policy="LimitedRead" if options.get("permissions-policy") == "LimitedRead" else "Write",
         ),
         include_source=options.get("include-source") is True,
@@ -74,10 +77,12 @@ def read_options(
     )
 
 
-def _number(options: MappingOf[str, Any], key: str, otherwise: int) -> int:
-    """Return a limit that a row sets, which may make ours narrower only where ours protects the machine."""
+def _number(options: MappingOf[str, Any], key: str, otherwise: int, most: int) -> int:
+    """Return a limit that a row sets, at most what this process can bear."""
     value = options.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return otherwise
+    return min(value, most)
 
 
 def verdict(text: str | bytes, name: str, files: FileSource | None, options: Options) -> dict[str, Any]:

@@ -152,3 +152,6 @@ def test_limits_of_a_row_hold() -> None:
     assert answer["errors"] == ["a.yml: Maximum object depth exceeded"]
     answer = check_row(row(path="a.yml", content=GOOD, options={"max-job-limit": 1}))
     assert answer["ok"] is True
+    deep = {"max-depth": 1_000_000, "max-file-size": 1_000_000_000, "max-job-limit": -1}
+    answer = check_row(row(path="a.yml", content="[" * 60_000, options=deep))
+    assert answer["errors"] == ["a.yml: Maximum object depth exceeded"]
