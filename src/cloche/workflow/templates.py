@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 OPEN = "${{"
 _INSERT = re.compile(r"\$\{\{\s*insert\s*\}\}")
-_INSERT_ANYWHERE = re.compile(r"\$\{\{\s*insert(?P<parameters>(?:\s(?:[^'}]|'[^']*')*)?)\}\}")
+_INSERT_ANYWHERE = re.compile(r"\$\{\{\s*insert(?=\s|\}\})")
+_TO_THE_END = re.compile(r"(?:[^'}]|'[^']*')*\}\}")
 
 
 @record
@@ -40,8 +41,10 @@ def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert |
         return scalar
     if is_insert(scalar):
         return Insert()
-    if directive := _INSERT_ANYWHERE.search(scalar.value):
-        return ParsingError(_misplaced(directive), offset=directive.start())
+    if (directive := _INSERT_ANYWHERE.search(scalar.value)) and (
+        rest := _TO_THE_END.match(scalar.value, directive.end())
+    ):
+        return ParsingError(_misplaced(rest[0].removesuffix("}}")), offset=directive.start())
     too_long_to_keep = len(scalar.value) > MAX_LENGTH
     text = (_literal.__wrapped__ if too_long_to_keep else _literal)(scalar.value, allowed)
     if isinstance(text, str):
@@ -49,9 +52,9 @@ def interpret(scalar: Scalar, allowed: Allowed) -> Scalar | Templated | Insert |
     return text or Templated()
 
 
-def _misplaced(directive: re.Match[str]) -> str:
-    """GitHub's words for ``${{ insert }}`` with parameters, or beside other text."""
-    if parameters := len(directive["parameters"].split()):
+def _misplaced(written: str) -> str:
+    """GitHub's words for ``${{ insert }}`` with parameters ``written``, or beside other text."""
+    if parameters := len(written.split()):
         return (
             "Exactly 0 parameter(s) were expected following the directive 'insert'. "
             f"Actual parameter count: {parameters}"
