@@ -35,6 +35,8 @@ _WITHOUT_PLACE = (
     "The scalar style '",
     "Unexpected tag '",
 )
+_LARGEST_TEMPLATE = 1024 * 1024
+"""Characters of a workflow with all it calls; the template of more would take too much memory."""
 _MOST_CHARACTERS = 4 * 1024 * 1024
 _MOST_LEVELS = 100
 _MOST_FILES = 1000
@@ -101,7 +103,8 @@ def verdict(text: str | bytes, name: str, files: FileSource | None, options: Opt
         return failed | ({"template": shown} if options.template else {})
     judged = {"ok": True, "errors": [], "jobs": _jobs(unit)}
     if options.template:
-        judged["template"] = template_of(unit, include_source=options.include_source)
+        fits = unit.size <= _LARGEST_TEMPLATE
+        judged["template"] = template_of(unit, include_source=options.include_source) if fits else None
     return judged
 
 

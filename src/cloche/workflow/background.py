@@ -41,7 +41,7 @@ def _check_target(target: Scalar, own_id: str, known_ids: AbstractSet[str], find
         findings.add(f"Step '{own_id}' cannot reference itself", target.position)
     elif text not in known_ids:
         message = f"Step references unknown step ID '{text}'"
-        findings.add_unknown(message, target.position, text, known_ids)
+        findings.add_unknown(message, target.position, text, sorted(known_ids))
 
 
 def _check_parallel(step: Mapping, findings: Findings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cloche.errors import Diagnostic, WorkflowError
@@ -16,6 +17,7 @@ _MAX_DIAGNOSTICS = 100
 MAX_MESSAGE = 500
 """Characters of a message that are kept, as GitHub does."""
 _MAX_WORD = 100
+_MAX_WORDS = 300
 
 # What a terminal might act on. A message quotes the file, and the file may be anyone's.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -63,7 +65,8 @@ def diagnostic(message: str, position: Position, hint: str | None = None) -> Dia
 def _did_you_mean(written: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches  # only a wrong file pays for it
 
-    if len(written) > _MAX_WORD:
+    words = list(islice(known, _MAX_WORDS + 1))
+    if len(written) > _MAX_WORD or len(words) > _MAX_WORDS:  # looking for the nearest would take too long
         return None
-    near = get_close_matches(written.lower(), list(known), n=1)
+    near = get_close_matches(written.lower(), words, n=1)
     return f"did you mean `{near[0]}`?" if near else None

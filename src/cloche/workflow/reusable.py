@@ -36,6 +36,7 @@ FROM_CALLED = "Error from called workflow "
 """How the message about a called file begins; the place of its diagnostic is the call's."""
 
 _MAX_CALLS = 1000
+_MAX_SIZE = 8 * 1024 * 1024
 _LOCAL = ("./", "$/")
 
 
@@ -70,6 +71,12 @@ class Unit:
     workflow: Workflow
     permissions: Levels | None = None
     calls: dict[str, Unit] = field(default_factory=dict)
+    length: int = 0
+
+    @property
+    def size(self) -> int:
+        """How long its text is with the texts it calls, each as often as it is called."""
+        return self.length + sum(called.size for called in self.calls.values())
 
 
 class RefusedError(WorkflowError):
@@ -120,7 +127,8 @@ def _read(text: str | bytes, path: str, rules: Rules) -> Unit:
     workflow = read_workflow(root, path, findings)
     if not isinstance(root, Mapping):  # the schema has refused it
         raise WorkflowError(findings.found())
-    unit = Unit(path, root, workflow, read_permissions(root.get("permissions")))
+    permissions = read_permissions(root.get("permissions"))
+    unit = Unit(path, root, workflow, permissions, length=len(text))
     if findings:
         raise RefusedError(findings.found(), unit if schema_passed else None)
     return unit
@@ -146,6 +154,7 @@ class _Loader:
         self._call_rules = call_rules
         self._read: dict[str, Unit] = {}
         self._calls = 0
+        self._size = 0
         self._jobs = 0
 
     def load_calls(self, caller: Unit, chain: tuple[str, ...]) -> None:
@@ -162,6 +171,12 @@ class _Loader:
             except NotHere:
                 continue
             caller.calls[call.key.text] = called
+            self._size += called.length
+            if self._size > _MAX_SIZE:
+                message = (
+                    f"The workflows it calls have more than {_MAX_SIZE} characters, counted at each call"
+                )
+                raise _error(message, call.uses.position, "call fewer, or call them from fewer places")
             self.load_calls(called, (*chain, called.path))
 
     def count_jobs(self, unit: Unit) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEAD = "on: push\njobs:\n  a:\n    runs-on: x\n"
 MOST_MEMORY = 64 * 1024  # KiB
-MOST_SECONDS = 30
+MOST_SECONDS = 20
 
 WORDS = [
     *(
@@ -133,6 +133,12 @@ FILES: dict[str, str | bytes] = {
     "        exclude:\n" + "          - {v: 1}\n" * 8000,
     "a chain of five thousand jobs": "on: push\njobs:\n  j0: {runs-on: x}\n"
     + "".join(f"  j{i}: {{needs: j{i - 1}, runs-on: x}}\n" for i in range(1, 5000)),
+    "thousands of needs that nobody meets": "on: push\njobs:\n"
+    + "".join(f"  some-long-name-of-a-job-{i}: {{runs-on: x}}\n" for i in range(6000))
+    + f"  a: {{runs-on: x, needs: [{', '.join(f'some-long-nane-of-a-job-{i}' for i in range(6000))}]}}\n",
+    "thousands of steps to wait for": f"{HEAD}    steps:\n"
+    + "".join(f"      - {{id: some-long-name-of-a-step-{i}, run: x}}\n" for i in range(5000))
+    + "".join(f"      - wait: some-long-nane-of-a-step-{i}\n" for i in range(200)),
     "brackets without end": f"{HEAD}    name: ${{{{ {'(' * 20_000} }}}}\n",
     "expressions without end": f"{HEAD}    name: {'${{ 1 }}' * 100_000}\n",
     "random bytes": bytes(range(256)) * 4000,

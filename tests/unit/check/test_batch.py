@@ -95,6 +95,17 @@ def test_called_files_come_from_the_repository_of_the_path(tmp_path: Path) -> No
     assert answer["template"]["jobs"][0]["jobs"]
 
 
+def test_calls_that_multiply_a_text_have_no_template() -> None:
+    called = CALLED + "".join(f"  j{n}: {{runs-on: x}}\n" for n in range(3000))
+    callers = "".join(f"  c{n}:\n    uses: ./c.yml\n" for n in range(40))
+    answer = check_row(row(content=f"on: push\njobs:\n{callers}", depth=1, files={"./c.yml": called}))
+    assert answer["ok"] is True
+    assert answer["template"] is None
+    callers = "".join(f"  c{n}:\n    uses: ./c.yml\n" for n in range(400))
+    answer = check_row(row(content=f"on: push\njobs:\n{callers}", depth=1, files={"./c.yml": called}))
+    assert "counted at each call" in answer["errors"][0]
+
+
 def test_calls_are_left_alone_without_depth() -> None:
     assert check_row(row(path="c.yml", content=CALLER))["ok"] is True
 
