@@ -153,8 +153,8 @@ async def run(root: JobRoot, script: str) -> None:
 
 
 def measure(rounds: int) -> tuple[Kept, Row]:
-    """Both, below the folder of templates: snapshots have links to them."""
-    folder = data_dir() / "tmp" / f"bench-{os.getpid()}"
+    """Both, on the file system of templates: snapshots have links to them."""
+    folder = data_dir().with_name("cloche-bench") / str(os.getpid())
     folder.mkdir(parents=True)
     try:
         return asyncio.run(keep(rounds, folder)), asyncio.run(in_a_row(folder))

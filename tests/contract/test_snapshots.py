@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from cloche.config import data_dir
 from cloche.errors import GuestError, ProviderError
 from cloche.vm.guest import ExecSpec, JobRootSpec
 from cloche.vm.provider import VmSpec
 from cloche.vm.snapshot import VmSnapshot, snapshots_of
+from tests.e2e.place import beside_images
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,7 +33,7 @@ LOOK = "cat /tmp/deep/file /proc/sys/kernel/random/boot_id; cat /tmp/mark; hostn
 @pytest.fixture
 def kept() -> Iterator[Path]:
     """Where snapshots are kept: on the file system of templates and images, to which they have links."""
-    top = data_dir() / "tmp"
+    top = beside_images("contract")
     top.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=top, prefix="kept-") as folder:
         yield Path(folder)

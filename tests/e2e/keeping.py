@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloche.config import data_dir
+from tests.e2e.place import beside_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ _SHARED = ("images", "kvm.json", "locks", "refs", "templates")
 @contextlib.contextmanager
 def runs_of_its_own(place: Place) -> Iterator[Path]:
     """Give a place a folder for runs of its own, on the file system of images and templates; it is empty in the end."""
-    top = data_dir() / "tmp"
+    top = beside_images("runs")
     top.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=top, prefix="runs-") as folder:
         ours = Path(folder, "cloche")

@@ -39,6 +39,11 @@ _POLL = 0.02
 _MIB = 1024 * 1024
 
 
+def beside_images(name: str) -> Path:
+    """Where what has links to this machine's images can be kept: on their file system, and out of their store."""
+    return data_dir().with_name("cloche-tests") / name
+
+
 def lacking(provider: str) -> str | None:
     """What this machine lacks for a provider; ``None`` if it has all."""
     if provider == "qemu" and shutil.which("qemu-system-x86_64") is None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloche.config import data_dir
 from cloche.daemon.sessions import LentSessions
 from cloche.session import SessionContext
 from cloche.vm.guest import ExecSpec, JobRootSpec
@@ -16,7 +15,7 @@ from cloche.vm.snapshot import VmSnapshot
 from tests.e2e.daemon import Daemon
 from tests.e2e.endings import chance
 from tests.e2e.kills import Kills
-from tests.e2e.place import Place, lacking, settled
+from tests.e2e.place import Place, beside_images, lacking, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +65,7 @@ def test_kills_at_any_moment(qemu: Place) -> None:
 async def test_a_lent_vm_is_kept_put_back_and_made_anew(qemu: Place) -> None:
     """As its borrower does it, whose process the VM is no child of."""
     context = SessionContext("Test")
-    kept = data_dir() / "tmp" / qemu.folder.parent.name
+    kept = beside_images(qemu.folder.parent.name)
     try:
         with Daemon(qemu):
             control = str(qemu.folder / "runtime/cloche/daemon/control.sock")

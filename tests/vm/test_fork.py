@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloche.config import data_dir
-from tests.e2e.place import Place, lacking
+from tests.e2e.place import Place, beside_images, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def qemu(tmp_path: Path) -> Iterator[Place]:
         pytest.skip(reason)
     made = Place(tmp_path / "place", "qemu")
     # Kept runs have links to images and templates: they lie beside them, and these are of this place alone.
-    mine = data_dir() / "tmp" / tmp_path.name / "cloche"
+    mine = beside_images(tmp_path.name) / "cloche"
     mine.mkdir(parents=True)
     for name in ("images", "refs", "templates", "locks", "kvm.json"):
         if (data_dir() / name).exists():

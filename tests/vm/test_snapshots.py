@@ -17,7 +17,7 @@ from cloche.vm.guest import ExecSpec, JobRootSpec
 from cloche.vm.provider import VmSpec
 from cloche.vm.qemu.provider import QemuProvider
 from cloche.vm.snapshot import VmSnapshot, snapshots_of
-from tests.e2e.place import lacking
+from tests.e2e.place import beside_images, lacking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -44,7 +44,7 @@ async def provider(tmp_path: Path) -> AsyncIterator[QemuProvider]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Path]:
     """Where snapshots are kept: on the file system of templates and images, to which they have links."""
-    folder = data_dir() / "tmp" / tmp_path.name
+    folder = beside_images(tmp_path.name)
     folder.mkdir(parents=True)
     yield folder
     shutil.rmtree(folder)
