@@ -35,7 +35,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def comparable(row: dict[str, Any]) -> bool:
-    """Whether the verdict is about this file alone; called workflows are not loaded yet."""
+    """Whether the verdict is about this file alone; those with called files are judged in tests/unit/check."""
     return row["case"] not in _OUTDATED and not (row["files"] and "errors" in row["expect"])
 
 
