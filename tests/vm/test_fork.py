@@ -72,3 +72,27 @@ def test_ways_out_of_a_failure(qemu: Place) -> None:
     assert picked.code == 0, picked
     assert "one\n" in picked.stdout
     assert qemu.run("fork", "last", "--try", tries[1], "--pick", "1").code == 1
+
+
+LEGS = """
+name: Legs
+on: push
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    strategy:
+      matrix: {number: [1, 2]}
+      max-parallel: 1
+      fail-fast: false
+    steps:
+      - run: test ${{ matrix.number }} = 1
+      - run: echo on
+"""
+
+
+def test_the_leg_that_failed_goes_on_though_another_has_ended(qemu: Place) -> None:
+    qemu.workflow(LEGS)
+    failed = qemu.run("run", "--snapshot", "on-failure")
+    assert failed.code == 1, failed
+    picked = qemu.run("fork", "last", "--try", "echo ${{ matrix.number }}", "--pick", "1")
+    assert picked.code == 0, picked

@@ -75,13 +75,17 @@ def choose_cut(run: KeptRun, wanted: str | None) -> Cut:
 
 
 def go_on(options: RewindOptions, run: KeptRun, cut: Cut, workflow: Workflow | None = None) -> int:
-    """Go on with a run from a cut, as its workflow says now or as ``workflow`` does; the exit code. ClocheError."""
+    """Go on with a run from a cut, as its workflow says now or as ``workflow`` does; the exit code. ClocheError.
+
+    ``workflow`` is what the caller has seen to fit what was carried out.
+    """
     root = Path(run.facts.root)
     if not root.is_dir():
         raise UsageError(f"the repository of {run.facts.run_id} is gone: there is no {root}")
     checkpoint = Checkpoint.from_json(cut.checkpoint())
-    workflow = workflow or read_workflow(root, checkpoint.path)
-    check_unchanged(run, checkpoint, workflow)
+    if workflow is None:
+        workflow = read_workflow(root, checkpoint.path)
+        check_unchanged(run, checkpoint, workflow)
     snapshot = VmSnapshot.load(cut.folder)
     settings = load_settings(flags={"vm.provider": snapshot.provider}, repository=root)
     return _run(options, settings, workflow, Rewind(checkpoint, snapshot, options.side))

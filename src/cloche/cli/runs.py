@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 @click.command("runs")
+@click.option(
+    "--forget", metavar="RUN", multiple=True, help="Remove this run, with all that was kept. Repeatable."
+)
 @click.option("--output", type=click.Choice(["console", "json"]), default="console", show_default=True)
-def runs(*, output: str) -> None:
+def runs(*, forget: tuple[str, ...], output: str) -> None:
     """List the runs that `cloche rewind` can go on with, the latest first, and from before which steps."""
     from cloche.cli.running import open_store
     from cloche.config import load_settings
 
     store = open_store(load_settings())
     store.expire()
+    for name in forget:
+        store.remove(store.find(name))
     found = store.runs()
     if output == "json":
         click.echo(json.dumps([_told(store, run) for run in found], indent=2))

@@ -233,6 +233,14 @@ class RunStore:
                     self._remove(folder)
         return [*told, *self.shrink()[1]]
 
+    def remove(self, run: KeptRun) -> None:
+        """Remove a run and its cuts. UsageError while it goes on, or somebody goes on from it."""
+        folder = self.folder / run.facts.run_id
+        with _locked(folder) as ours:
+            if not ours:
+                raise UsageError(f"{run.facts.run_id} is in use", hint="wait for it, or interrupt it")
+            self._remove(folder)
+
     def shrink(self, own: RunWriter | None = None) -> tuple[int, list[str]]:
         """Remove the oldest cuts while all take more than ``size``; of ``own`` run all but the last may go.
 

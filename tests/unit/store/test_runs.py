@@ -175,6 +175,17 @@ async def test_a_run_goes_when_its_time_is_over(store: RunStore, clock: Clock) -
         pass
 
 
+async def test_a_run_is_removed_when_somebody_wants_it_gone(store: RunStore) -> None:
+    writer = begin(store)
+    await cut(writer)
+    writer.close("failure", keep=True)
+    (run,) = store.runs()
+    with store.held(run), pytest.raises(UsageError, match="is in use"):
+        store.remove(run)
+    store.remove(run)
+    assert list(store.folder.iterdir()) == []
+
+
 async def test_past_the_size_the_oldest_goes_first(store: RunStore) -> None:
     for number in range(3):
         writer = begin(store, f"run-{number}", began=number)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloche.errors import GuestError, ProviderError
 from cloche.tasks import finish
+from cloche.units import format_size
 from cloche.vm.hostgroups import HostGroups
 from cloche.vm.inbox import Inbox
 from cloche.vm.leases import Lease
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _RESUME_DEADLINE = 60.0
 _ENTROPY = 64
+_VCPUS_EACH = 8
+"""vCPUs for each processor of the host at most: more only wait for one another."""
 _SPACE_HINT = "cloche doctor shows the space that is left, cloche gc frees what nothing uses"
 _TCG_NOTE = (
     "KVM is not usable here, so VMs run in software emulation: CPU-bound steps take about 12 times as long"
@@ -80,6 +83,7 @@ class QemuProvider:
     async def allocate(self, spec: VmSpec) -> Allocation:
         """See VmProvider."""
         started = time.perf_counter()
+        _check_fits(spec)
         accelerator = await self.choose_accelerator(spec)
         system, job = self._resolve(spec)
         shape = machine.Shape(accelerator, spec.cpus, spec.memory, spec.disk)
@@ -235,6 +239,22 @@ class QemuProvider:
         self._note(f"checking whether KVM runs a guest here (at most {PROBE_DEADLINE:g} s, once)")
         shape = machine.Shape("kvm", spec.cpus, spec.memory, spec.disk)
         return await self._templates.answers(system, job, shape, PROBE_DEADLINE)
+
+
+def _check_fits(spec: VmSpec) -> None:
+    """Refuse what this host cannot give: such a guest would come up in minutes, or never."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if spec.memory > memory:
+        raise ProviderError(
+            f"the VM is to have {format_size(spec.memory)} of memory, this host has {format_size(memory)}",
+            hint="--memory, or [vm] memory",
+        )
+    most = _VCPUS_EACH * (os.cpu_count() or 1)
+    if spec.cpus > most:
+        raise ProviderError(
+            f"the VM is to have {spec.cpus} vCPUs, this host has {os.cpu_count()} processors",
+            hint=f"--cpus, or [vm] cpus: {most} at most",
+        )
 
 
 @contextlib.contextmanager
