@@ -70,19 +70,17 @@ class Memory:
                 ]
         return runs
 
-    def read(self, runs: list[Run]) -> Iterator[memoryview]:
-        """The content of runs, one after the other, in pieces that are good until the next. ProviderError."""
-        buffer = memoryview(bytearray(min(_COPY, sum(length for _, length in runs))))
-        batch: list[Run] = []
-        size = 0
-        for offset, length in _in_pieces(runs, len(buffer)):
-            if size + length > len(buffer) or len(batch) == _MOST:
-                yield self._read_batch(batch, buffer[:size])
-                batch, size = [], 0
-            batch.append((offset, length))
-            size += length
-        if batch:
-            yield self._read_batch(batch, buffer[:size])
+    def read(self, runs: list[Run], buffer: memoryview) -> Iterator[memoryview]:
+        """The content of runs, one after the other, in pieces that are good until the next. ProviderError.
+
+        A ``buffer`` as large as all of them holds them all in the end, one after the other.
+        """
+        start = 0
+        for batch, size in _batches(runs, min(len(buffer), _COPY)):
+            if start + size > len(buffer):
+                start = 0
+            yield self._read_batch(batch, buffer[start : start + size])
+            start += size
 
     def _read_batch(self, batch: list[Run], target: memoryview) -> memoryview:
         """Read many runs by one system call: process_vm_readv(2), for which Python has no function."""
@@ -118,6 +116,20 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
+def _batches(runs: list[Run], most: int) -> Iterator[tuple[list[Run], int]]:
+    """What one call reads each, and how many bytes that is: at most ``most``."""
+    batch: list[Run] = []
+    size = 0
+    for offset, length in _in_pieces(runs, most):
+        if size + length > most or len(batch) == _MOST:
+            yield batch, size
+            batch, size = [], 0
+        batch.append((offset, length))
+        size += length
+    if batch:
+        yield batch, size
+
+
 def _in_pieces(runs: list[Run], most: int) -> Iterator[Run]:
     """The same runs, none of them longer than ``most``."""
     for offset, length in runs:
@@ -138,11 +150,45 @@ def _mapping(pid: int, file: Path) -> Run:
     raise ProviderError(f"process {pid} does not map {file}: it is no VM of that template")
 
 
+class Held:
+    """Pages of a VM at a moment, copied: the VM may go on while they are written."""
+
+    def __init__(self, runs: list[Run], content: memoryview) -> None:
+        self._runs = runs
+        self._content = content
+
+    def write(self, target: BinaryIO) -> int:
+        """Write what ``load`` reads; the number of bytes of pages."""
+        target.write(_head(self._runs))
+        target.write(self._content)
+        return len(self._content)
+
+
+def hold(memory: Memory, most: int) -> Held | None:
+    """Copy the pages of a stopped VM that left its template; ``None`` when they are more than ``most`` bytes."""
+    runs = memory.own_pages()
+    total = _total(runs)
+    if total > most:
+        return None
+    content = memoryview(bytearray(total))
+    for _ in memory.read(runs, content):
+        pass
+    return Held(runs, content)
+
+
 def save(memory: Memory, target: BinaryIO) -> int:
     """Write the pages of a stopped VM that left its template; the number of bytes of pages."""
     runs = memory.own_pages()
-    target.write(_MAGIC + _COUNT.pack(len(runs)) + b"".join(_RUN.pack(*run) for run in runs))
-    target.writelines(memory.read(runs))
+    target.write(_head(runs))
+    target.writelines(memory.read(runs, memoryview(bytearray(min(_COPY, _total(runs))))))
+    return _total(runs)
+
+
+def _head(runs: list[Run]) -> bytes:
+    return _MAGIC + _COUNT.pack(len(runs)) + b"".join(_RUN.pack(*run) for run in runs)
+
+
+def _total(runs: list[Run]) -> int:
     return sum(length for _, length in runs)
 
 
@@ -160,7 +206,7 @@ def load(memory: Memory, source: BinaryIO) -> int:
             raise ProviderError("the snapshot's pages do not fit this VM")
         for done in range(0, length, _COPY):
             memory.write(offset + done, _exactly(source, min(_COPY, length - done)))
-    return sum(length for _, length in runs)
+    return _total(runs)
 
 
 def _exactly(source: BinaryIO, size: int) -> bytes:

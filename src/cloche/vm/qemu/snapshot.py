@@ -22,12 +22,14 @@ from cloche.vm.snapshot import VmSnapshot, whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from cloche.vm.qemu.process import QemuProcess
     from cloche.vm.qemu.vm import QemuVm
 
 _STATE, _PAGES = "state", "pages"
+_HELD = 256 * 1024 * 1024
+"""Bytes of pages that are copied in memory at most, to be written when the VM goes on."""
 _TEMPLATE_FILES = ("memory", "disk.qcow2", "overlay.qcow2", "template.json")
 
 
@@ -45,10 +47,12 @@ async def _take(vm: QemuVm, folder: Path, number: int) -> VmSnapshot:
     try:
         await vm.process.execute("xen-save-devices-state", {"filename": str(folder / _STATE)})
         await vm.push_layer(layer)
-        await asyncio.to_thread(_save_pages, vm, folder / _PAGES)
+        held = await asyncio.to_thread(_hold_pages, vm, folder / _PAGES)
     finally:
         await vm.process.execute("cont")
     paused = time.perf_counter() - stopped
+    if held is not None:
+        await asyncio.to_thread(_write_pages, held, folder / _PAGES)
     await asyncio.to_thread(_link_all, vm, folder)
     snapshot = VmSnapshot(
         folder=folder,
@@ -76,10 +80,24 @@ async def qemu_version(process: QemuProcess) -> str:
     return f"QEMU {version} {told.get('package', '')}".strip()
 
 
-def _save_pages(vm: QemuVm, path: Path) -> None:
+def _hold_pages(vm: QemuVm, path: Path) -> pages.Held | None:
+    """Copy the VM's pages; those that are too many are written at once, and ``None`` returned."""
+    with pages.Memory(vm.process.pid, vm.template.memory) as memory:
+        held = pages.hold(memory, _HELD)
+        if held is None:
+            with _private(path) as file:
+                pages.save(memory, file)
+        return held
+
+
+def _write_pages(held: pages.Held, path: Path) -> None:
+    with _private(path) as file:
+        held.write(file)
+
+
+def _private(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file, pages.Memory(vm.process.pid, vm.template.memory) as memory:
-        pages.save(memory, file)
+    return os.fdopen(descriptor, "wb")
 
 
 def _link_all(vm: QemuVm, folder: Path) -> None:

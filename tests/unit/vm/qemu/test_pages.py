@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloche.errors import ProviderError
-from cloche.vm.qemu.pages import Memory, load, save
+from cloche.vm.qemu.pages import Memory, hold, load, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +97,20 @@ def test_another_process_of_the_template_becomes_the_first(vm: Process, template
         assert other.read(0, 128 * PAGE) == vm.read(0, 128 * PAGE)
         assert other.read(5 * PAGE + 10, 20) == b"\7" * 20
     assert template.read_bytes() == before, "the template itself was written"
+
+
+def test_what_is_held_is_of_that_moment_and_written_later(vm: Process, template: Path) -> None:
+    vm.ask(5 * PAGE, 300 * PAGE, 7)
+    vm.ask(1000 * PAGE + 1, 1, 8)
+    saved, later = io.BytesIO(), io.BytesIO()
+    with Memory(vm.pid, template) as memory:
+        save(memory, saved)
+        held = hold(memory, 301 * PAGE)
+        assert hold(memory, 301 * PAGE - 1) is None
+    vm.ask(5 * PAGE, 300 * PAGE, 9)
+    assert held is not None
+    assert held.write(later) == 301 * PAGE
+    assert later.getvalue() == saved.getvalue()
 
 
 def test_nothing_written_nothing_saved(vm: Process, template: Path) -> None:
