@@ -56,10 +56,17 @@ def _judge(files: tuple[Path, ...], directory: Path | None) -> list[Judged]:
     from cloche.check.judge import judge
     from cloche.cli.finding import repository_root
 
+    for path in (*files, *([directory] if directory else [])):
+        if not path.exists():
+            raise UsageError(
+                f"there is no {path}",
+                hint="FILES are paths; without any, the repository's workflows are checked",
+            )
     root = repository_root(directory, Path.cwd())
     found = [file for path in files for file in files_at(path)] if files else files_of(root)
     if not found:
-        raise UsageError(f"there is no workflow in {root / FOLDER}", hint="cloche check FILE checks any file")
+        where = ", ".join(map(str, files)) or root / FOLDER
+        raise UsageError(f"there is no workflow in {where}", hint="cloche check FILE checks any file")
     return [judge(path, root) for path in found]
 
 

@@ -98,3 +98,21 @@ def test_graph_shows_the_order(repository: Path) -> None:
 def test_graph_of_a_bad_workflow_says_why(repository: Path) -> None:
     (repository / "bad.yml").write_text(BAD)
     assert isinstance(call("graph").exception, WorkflowError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope.yml"], "there is no nope.yml"),
+        (["-C", "nowhere"], "there is no nowhere"),
+        (["empty"], "there is no workflow in empty"),
+    ],
+)
+def test_what_is_not_there_is_said_as_that(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    result = call("check", *arguments)
+    assert isinstance(result.exception, UsageError)
+    assert said in str(result.exception)
