@@ -172,7 +172,8 @@ def _tell(options: ForkOptions, cut: Cut, attempts: Sequence[Attempt]) -> None:
 
 
 def _lines(cut: Cut, attempts: Sequence[Attempt]) -> Iterator[str]:
-    yield f"{len(attempts)} attempts instead of {cut.facts.shown} {cut.facts.step_name!r}"
+    noun = "attempt" if len(attempts) == 1 else "attempts"
+    yield f"{len(attempts)} {noun} instead of {cut.facts.shown} {cut.facts.step_name!r}"
     for number, attempt in enumerate(attempts, start=1):
         mark = "✓" if attempt.conclusion == "success" else "✗"
         yield f"{mark} {number}  {' '.join(attempt.script.split())}"

@@ -74,7 +74,7 @@ def _lines(store: RunStore, run: KeptRun) -> Iterator[str]:
     ended = "goes on" if run.live else facts.conclusion or "killed"
     kept = "" if run.live else f", for {format_duration(max(store.until(run) - now, 0))} more"
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.began))
-    yield f"{facts.run_id} · {facts.workflow!r}, {began}, {ended} · {format_size(run.size)}{kept}"
+    yield f"{facts.run_id} · {facts.workflow!r}, {began}, {ended} · {format_size(run.size)}{kept} · {facts.root}"
     for cut in run.cuts:
         failed = ", which failed" if cut.facts.number in facts.failed else ""
         yield f"  before {cut.facts.shown} {cut.facts.step_name!r}{failed} · {format_size(cut.facts.size)}"
