@@ -23,6 +23,7 @@ OFF = "CLOCHE_NO_DAEMON"
 """An environment variable: with a value, commands do without the daemon."""
 LOST = 3
 """Exit code when the runner's process is gone without a word: as when there is no VM to be had."""
+_GONE = -1
 _ANSWER = 64
 _CONNECT = 1.0  # seconds; a living runner takes 0.001
 
@@ -31,6 +32,7 @@ def ask(argv: list[str]) -> int | None:
     """Have the daemon carry out ``argv``; the exit code, or ``None`` where no daemon of this version is up."""
     if os.environ.get(OFF):
         return None
+    give_back = _terminal(argv)
     channel = socket.socket(socket.AF_UNIX)
     with channel:
         try:
@@ -40,10 +42,9 @@ def ask(argv: list[str]) -> int | None:
             channel.settimeout(None)
         except OSError:
             return None
-        give_back = _terminal(argv)
         code = _wait(channel)
         give_back()
-        return code
+        return _lost() if code == _GONE else code
 
 
 def _terminal(argv: list[str]) -> Callable[[], None]:
@@ -106,7 +107,7 @@ def _wait(channel: socket.socket) -> int | None:
             for told in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH):
                 signal.signal(told, pass_on)
         if not part:
-            return _lost() if worker else None
+            return _GONE if worker else None
 
 
 def _lost() -> int:
